@@ -1,0 +1,151 @@
+/* For authors of a source: what a backend stream declares and offers, and what the hub offers it.
+ *
+ * A source is single-threaded: every call in either direction happens on the hub's loop, except
+ * fw_waker_wake(). A source never blocks, never resolves names itself, never appends before
+ * fw_host_opened(), and reports `ready` only after the backend has confirmed the subscription. */
+#ifndef FANWIRE_SOURCE_H
+#define FANWIRE_SOURCE_H
+
+#include <fanwire.h>
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fw_host;   /* the hub, as its source sees it */
+struct fw_source; /* the source's own object, opaque to the hub */
+
+/* What a source declares (fw_source_class.traits). */
+enum fw_source_trait {
+    FW_SOURCE_DURABLE = 1,  /* positions survive reconnection: the source resumes, no gap follows */
+    FW_SOURCE_ORDERED = 2,  /* positions rise with the log; otherwise they are local to the log */
+    FW_SOURCE_ON_DEMAND = 4, /* must be told channels: subscribe/unsubscribe are called */
+    FW_SOURCE_PATTERNS = 8, /* can subscribe to patterns */
+};
+
+/* A publish on its way to the backend. Borrowed during the call. */
+struct fw_publish {
+    uint64_t request; /* given back in fw_host_published() */
+    const char *channel, *key, *from; /* key and from: NULL if none; NUL-terminated */
+    size_t channel_len;
+    const void *data;
+    size_t len;
+};
+
+/* An event from the backend. Borrowed during fw_host_append(). */
+struct fw_source_event {
+    const char *channel, *key, *from; /* as above */
+    size_t channel_len;
+    const void *data;
+    size_t len;
+    int64_t time_ms;    /* 0: now */
+    uint64_t pos[2];    /* FW_SOURCE_ORDERED only */
+    uint64_t xid;       /* the transaction, 0 = none */
+    bool history;       /* re-read at start, not to be delivered live */
+};
+
+/* The vtable. All functions run on the hub's loop and must not block. */
+struct fw_source_class {
+    const char *kind;    /* "postgres": titles, metrics, start-up line */
+    const char *schemes; /* "postgres postgresql", separated by spaces, without the colon */
+    unsigned traits;
+    /* Parses `url` and allocates the source; no I/O. Returns 0 or -EINVAL/-ENOMEM with text. */
+    int (*create)(struct fw_host *host, const char *url, struct fw_source **ret,
+                  struct fw_error *err);
+    /* Starts connecting; ends in fw_host_opened() or fw_host_lost(). Called again after a loss. */
+    void (*open)(struct fw_source *source);
+    /* Starts listening; ends in fw_host_ready() or fw_host_refused(). Only while opened, only with
+     * FW_SOURCE_ON_DEMAND. The hub repeats all wanted channels after every fw_host_opened(). */
+    void (*subscribe)(struct fw_source *source, const char *channel, size_t len);
+    void (*unsubscribe)(struct fw_source *source, const char *channel, size_t len);
+    /* Starts publishing; ends in fw_host_published(). May be called while not opened: sources that
+     * cannot, answer "source-down" at once. */
+    void (*publish)(struct fw_source *source, const struct fw_publish *publish);
+    /* Stop or go on reading the backend (pacing: readers that make progress must not be lapped). */
+    void (*pause)(struct fw_source *source, bool paused);
+    /* Drops all connections, answers all publishes ("source-down"), frees the source. */
+    void (*destroy)(struct fw_source *source);
+};
+
+/* Every source of this build, NULL-terminated (src/sources/table.c). */
+extern const struct fw_source_class *const fw_sources[];
+
+/* ---- what the hub tells its readers on the source's word ---- */
+
+/* The stream is connected. `mode` ("notify", "wal", …) and `guarantee` (a sentence for the start-up
+ * line) are static strings; `identity` names the stream its positions belong to (0 if local). */
+FW_API void fw_host_opened(struct fw_host *host, const char *mode, const char *guarantee,
+                           uint64_t identity);
+/* From create() only: this URL makes the source hear every channel by itself, in spite of
+ * FW_SOURCE_ON_DEMAND. subscribe() and unsubscribe() are never called. */
+FW_API void fw_host_hears_all(struct fw_host *host);
+/* The backend has confirmed the channel: from now on nothing of it is missed. */
+FW_API void fw_host_ready(struct fw_host *host, const char *channel, size_t len);
+/* The backend refuses the channel for good; `code` is one of docs/protocol.md's, static. */
+FW_API void fw_host_refused(struct fw_host *host, const char *channel, size_t len,
+                            const char *code, const char *message);
+/* The stream broke or never came up. The source has dropped its connection; the hub says `down`
+ * and calls open() again after a back-off. `reason` is static (connection-lost, restart, …). */
+FW_API void fw_host_lost(struct fw_host *host, const char *reason, const char *message);
+/* The stream has ended for good (stdin): the hub says `down` with reason `ended`, keeps serving. */
+FW_API void fw_host_ended(struct fw_host *host);
+/* Appends an event to the log. Returns 0; too large an event becomes a gap of its channel. Events
+ * without a valid channel name are counted and dropped with -EINVAL. */
+FW_API int fw_host_append(struct fw_host *host, const struct fw_source_event *event);
+/* Bytes of channel, key, from and payload together that an event may have here. A source that cannot
+ * hold a larger one passes its length with data = NULL: it becomes the gap. */
+FW_API size_t fw_host_event_max(struct fw_host *host);
+/* Answers a publish. `code` NULL = accepted, else docs/protocol.md's, static; `id` may be NULL.
+ * Local sources whose publish is an append answer right after fw_host_append() and pass
+ * fw_host_last_id(). */
+FW_API void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
+                              const char *message, const char *id);
+FW_API const char *fw_host_last_id(struct fw_host *host); /* of the last append; borrowed */
+/* After a batch of appends: wakes the readers, says whether to go on reading now. When false,
+ * stop; pause(false) will come. Call at least every 256 appends and at the end of each batch. */
+FW_API bool fw_host_flush(struct fw_host *host);
+
+enum fw_log_level { FW_LOG_ERROR = 3, FW_LOG_WARNING = 4, FW_LOG_INFO = 6, FW_LOG_DEBUG = 7 };
+FW_API void fw_host_log(struct fw_host *host, enum fw_log_level level, const char *event,
+                        const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Counts an event that was refused (bad envelope, bad name); repeats are counted, not printed. */
+FW_API void fw_host_refuse_event(struct fw_host *host, const char *why);
+
+/* ---- the hub's loop ---- */
+
+enum { FW_READABLE = 1, FW_WRITABLE = 2 };
+struct fw_watch;
+typedef void (*fw_watch_fn)(void *arg, unsigned events);
+/* Watches a descriptor, level-triggered. events = 0 pauses. The descriptor stays the caller's; free
+ * the watch before closing it. Returns 0 or -errno. */
+FW_API int fw_host_watch(struct fw_host *host, int fd, unsigned events, fw_watch_fn fn, void *arg,
+                         struct fw_watch **ret);
+FW_API int fw_watch_set(struct fw_watch *watch, unsigned events);
+FW_API void fw_watch_free(struct fw_watch *watch); /* NULL allowed; allowed inside its callback */
+
+struct fw_timer;
+typedef void (*fw_timer_fn)(void *arg);
+FW_API int fw_host_timer(struct fw_host *host, fw_timer_fn fn, void *arg, struct fw_timer **ret);
+FW_API void fw_timer_start(struct fw_timer *timer, unsigned timeout_ms); /* once; restarts */
+FW_API void fw_timer_stop(struct fw_timer *timer);
+FW_API void fw_timer_free(struct fw_timer *timer);
+FW_API int64_t fw_host_now_ms(struct fw_host *host); /* monotonic */
+
+struct fw_resolve;
+/* `addresses`: numeric, in the resolver's order; n = 0 on failure, then `error` is its text. */
+typedef void (*fw_resolve_fn)(void *arg, const char *const *addresses, unsigned n,
+                              const char *error);
+FW_API int fw_host_resolve(struct fw_host *host, const char *name, fw_resolve_fn fn, void *arg,
+                           struct fw_resolve **ret);
+FW_API void fw_resolve_cancel(struct fw_resolve *resolve); /* fn is not called any more */
+
+struct fw_waker;
+FW_API int fw_host_waker(struct fw_host *host, fw_timer_fn fn, void *arg, struct fw_waker **ret);
+FW_API void fw_waker_wake(struct fw_waker *waker); /* thread: any */
+FW_API void fw_waker_free(struct fw_waker *waker);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

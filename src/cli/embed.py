@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""Writes a text file as a C header: embed.py INPUT NAME OUTPUT gives `static const char NAME[]`."""
+import sys
+
+source, name, target = sys.argv[1:]
+with open(source, "rb") as f:
+    data = f.read() + b"\0"
+rows = (data[i:i + 20] for i in range(0, len(data), 20))
+with open(target, "w") as f:
+    f.write("static const char %s[] = {\n" % name)
+    for row in rows:
+        f.write("    " + "".join("%d," % (b - 256 if b > 127 else b) for b in row) + "\n")
+    f.write("};\n")

@@ -1,0 +1,232 @@
+/* fanwire pub */
+#include "cli.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "flags.h"
+#include "pattern.h"
+#include "web.h"
+
+#include <fanwire.h>
+
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAYLOAD_MAX (64u << 20)
+#define PATIENCE_MS 10000
+#define AGAIN_MS    50
+
+struct pub {
+    const char *where;
+    bool verbose, lines;
+    const char *channel;
+    struct web *web; /* one of the two */
+    struct fw_hub *hub;
+    struct buf path; /* "/publish/CHANNEL" */
+};
+
+#define AT(field) offsetof(struct pub, field)
+
+static const struct flag pub_flags[] = {
+    { "server", 's', true, FLAG_TEXT, AT(where), "WHERE", WEB_DEFAULT,
+      "a server (http://HOST:PORT, unix:PATH) or a source's URL; also FANWIRE_SERVER" },
+    { "lines", 0, false, FLAG_BOOL, AT(lines), NULL, NULL,
+      "each line of standard input is an event" },
+    { "verbose", 'v', false, FLAG_BOOL, AT(verbose), NULL, NULL, "print the event's id" },
+    { NULL },
+};
+
+static int fail(int code, const char *message)
+{
+    (void)fprintf(stderr, "fanwire pub: %s\n", message);
+    return code;
+}
+
+/* ---- by HTTP ---- */
+
+static int status_code(int status)
+{
+    switch (status) {
+    case 400:
+    case 404:
+    case 413:
+        return 2;
+    case 401:
+    case 403:
+    case 502:
+    case 503:
+        return 3;
+    default:
+        return 1;
+    }
+}
+
+static void print_id(const struct pub *pub, const struct buf *body)
+{
+    json_t *root = json_loadb((const char *)body->data, body->len, 0, NULL);
+    const char *id = json_string_value(json_object_get(root, "id"));
+    if (pub->verbose && id)
+        (void)puts(id);
+    json_decref(root);
+}
+
+static int publish_to_server(const struct pub *pub, const void *data, size_t len)
+{
+    struct fw_error err = { 0 };
+    struct buf body = buf_make(1 << 20);
+    int status = web_request(pub->web, (const char *)pub->path.data, data, len, &body, &err);
+    char problem[512];
+    int code = 0;
+    if (status < 0)
+        code = fail(status == -EINVAL ? 2 : status == -ETIMEDOUT ? 1 : 3, err.message);
+    else if (status != 200)
+        code = fail(status_code(status), web_problem(problem, sizeof(problem), status, &body));
+    else
+        print_id(pub, &body);
+    buf_done(&body);
+    return code;
+}
+
+/* ---- by the library ---- */
+
+/* A source that is not connected yet answers -EAGAIN, and nothing was stored. */
+static int publish_patiently(const struct pub *pub, const void *data, size_t len, char *id,
+                             struct fw_error *err)
+{
+    int64_t until = clock_monotonic_ms() + PATIENCE_MS;
+    int r;
+    while ((r = fw_hub_publish(pub->hub, pub->channel, data, len, PATIENCE_MS, id, err)) ==
+               -EAGAIN &&
+           clock_monotonic_ms() < until)
+        (void)poll(NULL, 0, AGAIN_MS);
+    return r;
+}
+
+static int publish_to_source(const struct pub *pub, const void *data, size_t len)
+{
+    struct fw_error err = { 0 };
+    char id[FW_POSITION_MAX + 1] = "";
+    int r = publish_patiently(pub, data, len, id, &err);
+    if (r < 0)
+        return fail(r == -EINVAL || r == -EMSGSIZE ? 2
+                    : r == -EAGAIN || r == -EIO    ? 3
+                                                   : 1,
+                    err.message);
+    if (pub->verbose && id[0])
+        (void)puts(id);
+    return 0;
+}
+
+static int publish(const struct pub *pub, const void *data, size_t len)
+{
+    return pub->web ? publish_to_server(pub, data, len) : publish_to_source(pub, data, len);
+}
+
+/* ---- standard input ---- */
+
+static int publish_lines(const struct pub *pub)
+{
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t n;
+    int code = 0;
+    while (code == 0 && (n = getline(&line, &size, stdin)) > 0) {
+        if (line[n - 1] == '\n')
+            n--;
+        code = publish(pub, line, (size_t)n);
+    }
+    if (code == 0 && ferror(stdin))
+        code = fail(1, "cannot read standard input");
+    free(line);
+    return code;
+}
+
+static int publish_stdin(const struct pub *pub)
+{
+    struct buf payload = buf_make(PAYLOAD_MAX);
+    char block[16384];
+    size_t n;
+    int r = buf_append_str(&payload, "");
+    while (r == 0 && (n = fread(block, 1, sizeof(block), stdin)) > 0)
+        r = buf_append(&payload, block, n);
+    int code;
+    if (r < 0)
+        code = fail(2, "standard input is larger than any event may be");
+    else if (ferror(stdin))
+        code = fail(1, "cannot read standard input");
+    else
+        code = publish(pub, payload.data ? (const void *)payload.data : "", payload.len);
+    buf_done(&payload);
+    return code;
+}
+
+/* ---- the whole ---- */
+
+static int open_where(struct pub *pub)
+{
+    struct fw_error err = { 0 };
+    int r;
+    if (web_is_server(pub->where)) {
+        r = web_open(pub->where, &pub->web, &err);
+        pub->path = buf_make(4096);
+        if (r == 0 &&
+            (buf_append_str(&pub->path, "/publish/") < 0 ||
+             web_escape(&pub->path, pub->channel) < 0 || buf_append_char(&pub->path, '\0') < 0))
+            return fail(1, "out of memory");
+    } else {
+        struct fw_hub_options options = { .size = sizeof(options), .retain = 1 << 20 };
+        r = fw_hub_open(pub->where, &options, &pub->hub, &err);
+    }
+    return r < 0 ? fail(r == -EINVAL ? 2 : 1, err.message) : 0;
+}
+
+static int run(struct pub *pub, const struct strings *rest)
+{
+    if (rest->count == 0)
+        return fail(2, "CHANNEL is missing; --help tells more");
+    pub->channel = rest->items[0];
+    if (!channel_valid(pub->channel, strlen(pub->channel)))
+        return fail(2, "a channel's name is 1 to 255 bytes of UTF-8 without control characters");
+    if (rest->count > 2 || (pub->lines && rest->count == 2 && strcmp(rest->items[1], "-") != 0))
+        return fail(2, "one PAYLOAD is enough: quote it, or use - for standard input");
+    int code = open_where(pub);
+    if (code != 0)
+        return code;
+    if (pub->lines)
+        return publish_lines(pub);
+    if (rest->count == 2 && strcmp(rest->items[1], "-") != 0)
+        return publish(pub, rest->items[1], strlen(rest->items[1]));
+    return publish_stdin(pub);
+}
+
+int cli_pub(int argc, char **argv, const struct title *title)
+{
+    struct pub pub = { 0 };
+    struct strings rest = { 0 };
+    struct fw_error err = { 0 };
+    title_set(title, "fanwire: pub"); /* WHERE may hold a password */
+    int r = flags_parse(pub_flags, &pub, argc, argv, &rest, &err);
+    int code = 0;
+    if (r > 0) {
+        (void)fputs("fanwire pub [OPTION…] CHANNEL [PAYLOAD|-]\n\n"
+                    "Publishes PAYLOAD, or all of standard input, as one event. Prints nothing "
+                    "when the\nbackend has accepted it.\n\n",
+                    stdout);
+        flags_help(pub_flags, stdout);
+    } else {
+        code = r < 0 ? fail(2, err.message) : run(&pub, &rest);
+    }
+    if (fflush(stdout) != 0 && code == 0)
+        code = fail(1, strerror(errno));
+    web_close(pub.web);
+    fw_hub_close(pub.hub);
+    buf_done(&pub.path);
+    strings_done(&rest);
+    return code;
+}

@@ -1,0 +1,7 @@
+-- Removes everything that "fanwire sql postgres" has installed. Run it again at will.
+
+DROP FUNCTION IF EXISTS public.fanwire_publish(text, text, text, text);
+DROP FUNCTION IF EXISTS public.fanwire_publish(text, jsonb, text, text);
+DROP FUNCTION IF EXISTS public.fanwire_publish(text, json, text, text);
+DROP FUNCTION IF EXISTS public.fanwire_status();
+DROP SCHEMA IF EXISTS fanwire CASCADE;

@@ -1,0 +1,52 @@
+/* Positions as clients see them: opaque text, [A-Za-z0-9._~-]{1,200}.
+ *   local    l<epoch, hex>.<offset right after the event, hex>
+ *   durable  p<identity, hex>.<pos[0], hex>.<pos[1], hex> */
+#ifndef HUB_POSITION_H
+#define HUB_POSITION_H
+
+#include "codes.h"
+#include "log.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define POSITION_TEXT_MAX 64 /* what we write is shorter than what we accept; with NUL */
+
+struct position {
+    enum { POSITION_LOCAL, POSITION_DURABLE, POSITION_FOREIGN } kind;
+    uint64_t space; /* epoch or identity */
+    uint64_t a, b;
+};
+
+/* Valid text of another make (another version, another program) is POSITION_FOREIGN: a gap, not an
+ * error. Returns 0, or -EINVAL when it is no position text at all. */
+int position_parse(const char *text, size_t len, struct position *ret);
+/* The position of a record, or (record NULL) of the offset `off` in this log. For durable logs an
+ * offset without a record of its own, and a record without a position (gap, down, up), are written
+ * local: it is as good while the log lives.
+ * Returns the length; out holds POSITION_TEXT_MAX. Takes some 5 ns: an iterator writes one per event. */
+size_t position_write(char *out, const struct log *log, const struct log_record *record,
+                      uint64_t off);
+
+enum since_kind { SINCE_NOW, SINCE_OLDEST, SINCE_POSITION };
+struct since {
+    enum since_kind kind;
+    struct position position;
+};
+/* "now", "oldest" or a position. 0 or -EINVAL. */
+int since_parse(const char *text, size_t len, struct since *ret);
+
+/* Where a reader of one channel that comes with `since` goes on, and whether it must be told a gap.
+ * `covered_from`: from where in the log the source has heard this channel without a break.
+ * `cut`: log_indexed() read before, ≥ which nothing is promised here. */
+struct resume {
+    uint64_t from;          /* go on here: a record boundary in [tail, cut]; cut if nothing is left */
+    enum gap_reason reason; /* REASON_NONE: complete */
+    uint64_t after;         /* offset of the last complete place, 0 = unknown (null) */
+    uint64_t before;        /* whole again from here */
+};
+struct resume resume_channel(const struct log *log, const struct log_channel *channel,
+                             const struct since *since, uint64_t covered_from, uint64_t cut);
+
+#endif

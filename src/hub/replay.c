@@ -1,0 +1,178 @@
+/* Replaying a channel that joins: what it asked for and missed, up to the subscription's cursor. */
+#include "control.h"
+#include "sub.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct log_channel log_channel_of(const struct sub_channel *channel)
+{
+    return (struct log_channel){ .hash = channel->hash, .name = channel->name, .len = channel->len };
+}
+
+static struct log_channel control_channel(const struct log *log)
+{
+    return (struct log_channel){ .hash = log_hash(log, "", 0), .name = "", .len = 0 };
+}
+
+/* "Now" was when the channel was asked for: what came since is in the log and not yet returned. */
+static struct since effective_since(const struct fw_sub *sub, const struct sub_channel *channel)
+{
+    if (channel->since.kind != SINCE_NOW)
+        return channel->since;
+    return (struct since){ .kind = SINCE_POSITION,
+                           .position = { .kind = POSITION_LOCAL,
+                                         .space = log_epoch(sub->log),
+                                         .a = channel->asked_at } };
+}
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Where the replay begins, and whether a gap comes first. Gaps of all channels that lie between
+ * belong to it, too: a resume always includes them. Those after asked_at are met by the cursor. */
+static void plan(struct fw_sub *sub, struct sub_channel *channel, uint64_t *ret_from)
+{
+    struct replay *replay = &sub->replay;
+    struct log_channel of = log_channel_of(channel), control = control_channel(sub->log);
+    struct since since = effective_since(sub, channel);
+    bool now = channel->since.kind == SINCE_NOW;
+    uint64_t cut = log_indexed(sub->log);
+    struct resume r = resume_channel(sub->log, &of, &since, now ? 0 : channel->covered_from, cut);
+    replay->gaps_from = replay->gaps_until = channel->asked_at;
+    if (!now && r.reason == REASON_NONE) {
+        struct resume gaps = resume_channel(sub->log, &control, &since, 0, cut);
+        replay->gaps_from = min64(gaps.from, channel->asked_at);
+        r.reason = gaps.reason;
+        r.after = gaps.after;
+    }
+    replay->reason = r.reason;
+    replay->gap_after = r.after;
+    replay->gap_before = r.before;
+    *ret_from = r.from;
+}
+
+static size_t merge(uint64_t *out, const uint64_t *a, size_t na, const uint64_t *b, size_t nb)
+{
+    size_t n = 0, i = 0, j = 0;
+    while (i < na || j < nb)
+        out[n++] = j == nb || (i < na && a[i] < b[j]) ? a[i++] : b[j++];
+    return n;
+}
+
+/* The links of the channel where they reach, a sweep where they don't. */
+static int list_offsets(struct fw_sub *sub, struct sub_channel *channel, uint64_t from)
+{
+    struct replay *replay = &sub->replay;
+    struct log_channel of = log_channel_of(channel), control = control_channel(sub->log);
+    uint64_t events[LOG_HOPS_MAX], gaps[LOG_HOPS_MAX];
+    int n = log_walk(sub->log, &of, from, replay->end, events, LOG_HOPS_MAX), n_gaps = 0;
+    if (replay->gaps_from < replay->gaps_until)
+        n_gaps = log_walk(sub->log, &control, replay->gaps_from, replay->gaps_until, gaps,
+                          LOG_HOPS_MAX);
+    if (n < 0 || n_gaps < 0) {
+        replay->sweep = true;
+        replay->at = min64(from, replay->gaps_from < replay->gaps_until ? replay->gaps_from : from);
+        return 0;
+    }
+    replay->offsets = malloc(((size_t)(n + n_gaps) + 1) * sizeof(uint64_t));
+    if (!replay->offsets)
+        return -ENOMEM;
+    replay->n = merge(replay->offsets, events, (size_t)n, gaps, (size_t)n_gaps);
+    return 0;
+}
+
+static int list_last(struct fw_sub *sub, struct sub_channel *channel)
+{
+    struct replay *replay = &sub->replay;
+    struct log_channel of = log_channel_of(channel);
+    replay->offsets = malloc(channel->last * sizeof(uint64_t));
+    if (!replay->offsets)
+        return -ENOMEM;
+    replay->n = (size_t)log_last(sub->log, &of, replay->end, channel->last, replay->offsets);
+    return 0;
+}
+
+int replay_start(struct fw_sub *sub, struct sub_channel *channel)
+{
+    uint64_t from = sub->cursor;
+    sub->replay = (struct replay){ .channel = channel, .end = sub->cursor };
+    channel->live_from = sub->cursor;
+    if (channel->last)
+        return list_last(sub, channel);
+    plan(sub, channel, &from);
+    /* Another reader of this log may have read on further than we: what it had is not repeated. */
+    if (from > sub->cursor)
+        channel->live_from = from;
+    return from < sub->cursor || sub->replay.gaps_from < sub->replay.gaps_until
+               ? list_offsets(sub, channel, min64(from, sub->cursor))
+               : 0;
+}
+
+void replay_stop(struct fw_sub *sub)
+{
+    free(sub->replay.offsets);
+    sub->replay = (struct replay){ 0 };
+}
+
+/* Overwritten while we were at it: what is left up to the cursor may have holes, so it is not
+ * returned at all. */
+static int lapped(struct fw_sub *sub, struct fw_event *ev)
+{
+    struct replay *replay = &sub->replay;
+    replay->sweep = false;
+    replay->next = replay->n;
+    return sub_gap(sub, replay->channel->name, 0, replay->end, REASON_LAPPED, ev);
+}
+
+/* The offset to look at next; false at the end. */
+static bool next_offset(struct replay *replay, uint64_t *ret)
+{
+    if (replay->sweep) {
+        *ret = replay->at;
+        return replay->at < replay->end;
+    }
+    if (replay->next == replay->n)
+        return false;
+    *ret = replay->offsets[replay->next++];
+    return true;
+}
+
+static bool belongs(const struct replay *replay, const struct log_record *record)
+{
+    if (record->channel_len > 0)
+        return record->hash == replay->channel->hash;
+    return record->kind == RECORD_GAP && record->off >= replay->gaps_from &&
+           record->off < replay->gaps_until;
+}
+
+int replay_next(struct fw_sub *sub, struct fw_event *ev)
+{
+    struct replay *replay = &sub->replay;
+    struct log_record record;
+    uint64_t off;
+    if (replay->reason != REASON_NONE) {
+        enum gap_reason reason = replay->reason;
+        replay->reason = REASON_NONE;
+        return sub_gap(sub, replay->channel->name, replay->gap_after, replay->gap_before, reason,
+                       ev);
+    }
+    while (next_offset(replay, &off)) {
+        if (!log_peek(sub->log, off, &record))
+            return lapped(sub, ev);
+        replay->at = record.next;
+        if (record.kind == RECORD_PAD || !belongs(replay, &record))
+            continue;
+        int r = sub_read_body(sub, &record);
+        if (r <= 0)
+            return r < 0 ? r : lapped(sub, ev);
+        if (record.kind == RECORD_GAP)
+            return sub_gap_record(sub, &record, replay->channel->name, ev);
+        if (record.kind == RECORD_MESSAGE && sub_is_of(&record, replay->channel))
+            return sub_message(sub, &record, ev);
+    }
+    return 0;
+}

@@ -1,0 +1,273 @@
+/* The source's stream as the log tells it: down, gap, up, and the events between; reconnection. */
+#include "clock.h"
+#include "control.h"
+#include "core.h"
+#include "meta.h"
+#include "pattern.h"
+#include "position.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define SETTLE_MS 100
+#define STABLE_MS 1000 /* a connection that lived so long begins its back-off anew */
+
+/* ---- what the log is told ---- */
+
+uint64_t stream_append_control(struct engine *engine, enum record_kind kind, const char *channel,
+                               size_t len, uint64_t after, enum gap_reason reason)
+{
+    char payload[CONTROL_MAX];
+    struct log_event event = { .channel = channel,
+                               .channel_len = len,
+                               .data = payload,
+                               .len = control_encode(payload, after, reason),
+                               .time_ms = clock_realtime_ms(),
+                               .kind = kind };
+    engine->dirty = true;
+    uint64_t off = log_append(engine->log, &event);
+    if (kind == RECORD_GAP && len == 0)
+        engine->gap_at = off;
+    return off;
+}
+
+/* The word in the header comes before the record: a reader that was lapped, and so may have missed
+ * the record, then finds in the word what the records before its new place have said. */
+void stream_down(struct engine *engine, enum gap_reason reason)
+{
+    struct stream *stream = &engine->stream;
+    stream->up = false;
+    interest_answer(&engine->interest, false);
+    log_set_up(engine->log, false);
+    if (stream->told_down)
+        return;
+    stream->told_down = true;
+    (void)stream_append_control(engine, RECORD_DOWN, "", 0, 0, reason);
+}
+
+static void say_up(struct engine *engine)
+{
+    struct stream *stream = &engine->stream;
+    stream->up = true;
+    stream->told_down = false;
+    stream->recovered = false;
+    engine->interest.settling = false;
+    log_set_up(engine->log, true);
+    if (stream->gap_due && !(engine->class->traits & FW_SOURCE_DURABLE))
+        (void)stream_append_control(engine, RECORD_GAP, "", 0, stream->lost_at, stream->lost_why);
+    stream->gap_due = false;
+    (void)stream_append_control(engine, RECORD_UP, "", 0, 0, REASON_NONE);
+    interest_answer(&engine->interest, true);
+    engine_log(engine, FW_LOG_INFO, "up", "%s", stream->guarantee);
+}
+
+void stream_recover(struct engine *engine)
+{
+    struct stream *stream = &engine->stream;
+    bool was_up = log_up(engine->log);
+    log_recover(engine->log);
+    stream->recovered = stream->gap_due = true;
+    stream->lost_at = log_head(engine->log);
+    stream->lost_why = REASON_RESTART;
+    stream->told_down = !was_up;
+    stream_down(engine, REASON_RESTART);
+}
+
+/* ---- opening and losing ---- */
+
+static void on_settled(uv_timer_t *timer)
+{
+    stream_settle(timer->data);
+}
+
+void stream_settle(struct engine *engine)
+{
+    struct stream *stream = &engine->stream;
+    if (!stream->open || stream->up || stream->opening)
+        return;
+    if (engine_now_ms(engine) >= stream->settle_until_ms) {
+        engine->interest.settling = false;
+        if (engine->interest.n_settling == 0)
+            say_up(engine);
+    }
+}
+
+void fw_host_opened(struct fw_host *host, const char *mode, const char *guarantee,
+                    uint64_t identity)
+{
+    struct engine *engine = engine_of(host);
+    struct stream *stream = &engine->stream;
+    if (stream->ended || stream->open)
+        return;
+    if (stream->mode)
+        count(&engine->counters->source_reconnects, 1);
+    stream->open = true;
+    stream->mode = mode;
+    stream->guarantee = guarantee;
+    stream->opened_ms = stream->settle_until_ms = engine_now_ms(engine);
+    if (identity != log_identity(engine->log))
+        log_set_identity(engine->log, identity);
+    engine_tell_source(engine, NULL);
+    if (stream->recovered && stream->gap_due && engine->interest.on_demand) {
+        engine->interest.settling = true;
+        stream->settle_until_ms += SETTLE_MS;
+        (void)uv_timer_start(&engine->settle, on_settled, SETTLE_MS, 0);
+    }
+    stream->opening = true;
+    interest_opened(&engine->interest);
+    stream->opening = false;
+    stream_settle(engine);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct engine *engine = timer->data;
+    engine->class->open(engine->source);
+}
+
+static void retry_later(struct engine *engine)
+{
+    struct stream *stream = &engine->stream;
+    int64_t now = engine_now_ms(engine);
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+        random = (uint32_t)now * 2654435761u;
+    (void)uv_timer_start(&engine->retry, on_retry, backoff_next(&stream->backoff, now, random), 0);
+}
+
+void fw_host_lost(struct fw_host *host, const char *reason, const char *message)
+{
+    struct engine *engine = engine_of(host);
+    struct stream *stream = &engine->stream;
+    if (stream->ended)
+        return;
+    int64_t now = engine_now_ms(engine);
+    if (stream->open && now - stream->opened_ms >= STABLE_MS)
+        backoff_reset(&stream->backoff);
+    if (stream->open && !stream->gap_due) {
+        stream->gap_due = true;
+        stream->lost_at = log_head(engine->log);
+        stream->lost_why = REASON_CONNECTION_LOST;
+    }
+    if (stream->up)
+        engine->lost = (struct repeat){ 0 }; /* a new outage is told at once */
+    stream->open = false;
+    interest_lost(&engine->interest);
+    stream_down(engine, reason_from_text(reason, (uint32_t)strlen(reason)));
+    retry_later(engine);
+    uint64_t repeats;
+    if (engine_repeat(engine, &engine->lost, &repeats))
+        engine_log(engine, FW_LOG_WARNING, "lost", "%s (attempt %u, trying again)", message,
+                   stream->backoff.attempts);
+}
+
+void fw_host_ended(struct fw_host *host)
+{
+    struct engine *engine = engine_of(host);
+    struct stream *stream = &engine->stream;
+    if (stream->ended)
+        return;
+    stream->ended = true;
+    stream->open = false;
+    stream_down(engine, REASON_ENDED);
+    /* Nothing more will come: what is held is complete, and those who ask are told so. */
+    interest_answer(&engine->interest, true);
+    engine_log(engine, FW_LOG_INFO, "ended", "the stream has ended; what is held stays readable");
+}
+
+void fw_host_ready(struct fw_host *host, const char *channel, size_t len)
+{
+    interest_ready(&engine_of(host)->interest, channel, len);
+}
+
+void fw_host_refused(struct fw_host *host, const char *channel, size_t len, const char *code,
+                     const char *message)
+{
+    interest_refused(&engine_of(host)->interest, channel, len, code_from_text(code), message);
+}
+
+void fw_host_hears_all(struct fw_host *host)
+{
+    engine_of(host)->interest.on_demand = false;
+}
+
+/* ---- events ---- */
+
+void fw_host_refuse_event(struct fw_host *host, const char *why)
+{
+    struct engine *engine = engine_of(host);
+    uint64_t repeats;
+    count(&engine->counters->source_refused_events, 1);
+    if (engine_repeat(engine, &engine->refused, &repeats))
+        engine_log(engine, FW_LOG_WARNING, "event-refused", "%s (%llu more since the last line)",
+                   why, (unsigned long long)repeats);
+}
+
+size_t fw_host_event_max(struct fw_host *host)
+{
+    const struct log *log = engine_of(host)->log;
+    return log ? log_event_max(log) : SIZE_MAX;
+}
+
+static int append_too_large(struct engine *engine, const struct fw_source_event *event)
+{
+    fw_host_refuse_event(&engine->host, "an event larger than 1/16 of the log became a gap");
+    (void)stream_append_control(engine, RECORD_GAP, event->channel, event->channel_len,
+                                log_head(engine->log), REASON_TOO_LARGE);
+    return 0;
+}
+
+int fw_host_append(struct fw_host *host, const struct fw_source_event *event)
+{
+    struct engine *engine = engine_of(host);
+    char meta[META_MAX];
+    if (!channel_valid(event->channel, event->channel_len)) {
+        fw_host_refuse_event(host, "an event without a valid channel name");
+        return -EINVAL;
+    }
+    struct log_event e = { .channel = event->channel,
+                           .channel_len = event->channel_len,
+                           .meta = meta,
+                           .meta_len = meta_encode(meta, event->key, event->from),
+                           .data = event->data,
+                           .len = event->len,
+                           .time_ms = event->time_ms ? event->time_ms : clock_realtime_ms(),
+                           .pos = { event->pos[0], event->pos[1] },
+                           .xid = event->xid,
+                           .kind = RECORD_MESSAGE,
+                           .history = event->history };
+    if (engine->in_publish)
+        engine->publish_appends = true;
+    size_t rest = log_event_max(engine->log) - e.channel_len - e.meta_len;
+    uint64_t off = event->len > rest ? 0 : log_append(engine->log, &e);
+    if (off == 0)
+        return append_too_large(engine, event);
+    engine->dirty = true;
+    engine->last_pos[0] = e.pos[0];
+    engine->last_pos[1] = e.pos[1];
+    count(&engine->counters->source_events, 1);
+    count(&engine->counters->source_bytes, event->len);
+    atomic_store_explicit(&engine->counters->source_last_event_ms, (uint64_t)e.time_ms,
+                          memory_order_relaxed);
+    return 0;
+}
+
+const char *fw_host_last_id(struct fw_host *host)
+{
+    struct engine *engine = engine_of(host);
+    struct log_record last = { .next = log_head(engine->log),
+                               .pos = { engine->last_pos[0], engine->last_pos[1] } };
+    (void)position_write(engine->last_id, engine->log, &last, 0);
+    return engine->last_id;
+}
+
+bool fw_host_flush(struct fw_host *host)
+{
+    struct engine *engine = engine_of(host);
+    if (engine->dirty) {
+        engine_wake(engine);
+        engine_pace(engine, false);
+    }
+    return !engine->paused;
+}

@@ -1,0 +1,397 @@
+/* What `fanwire serve` was told. The table below is the one place: flags, environment, --help and
+ * defaults come from it. */
+#include "options.h"
+
+#include "error.h"
+#include "flags.h"
+#include "log.h"
+#include "pattern.h"
+#include "text.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* The table's fields, as text or number; checked into struct server_options afterwards. */
+struct raw {
+    struct strings http, public_read, public_write, origins;
+    const char *admin, *base_path, *mode;
+    uint64_t retain, send_buffer;
+    uint32_t workers, linger_ms, max_connections, head_timeout_ms, heartbeat_ms, drain_ms;
+    unsigned log_level, log_format;
+    bool dev, echo;
+};
+
+#define AT(field)   offsetof(struct raw, field)
+#define LATER(text) .kind = FLAG_LATER, .env = true, .help = text
+
+static const struct flag serve_flags[] = {
+    { "http", 0, true, FLAG_LIST, AT(http), "ADDRESS", "127.0.0.1:4600",
+      "listen here: HOST:PORT, :PORT, [v6]:PORT, unix:PATH; may be repeated" },
+    { "admin", 0, true, FLAG_TEXT, AT(admin), "ADDRESS|off", "127.0.0.1:4601",
+      "metrics and readiness" },
+    { "base-path", 0, true, FLAG_TEXT, AT(base_path), "PATH", "/",
+      "all URLs are below it, where a proxy does not strip it" },
+    { "workers", 0, true, FLAG_UINT, AT(workers), "N", "0",
+      "processes that hold clients (default: one per core)", 0, WORKERS_MAX },
+    { "mode", 0, true, FLAG_TEXT, AT(mode), "MODE", NULL,
+      "how PostgreSQL is read: auto, notify (default: auto)" },
+    { "retain", 0, true, FLAG_SIZE, AT(retain), "SIZE", "64M",
+      "memory for recent events: how long a client may be away", LOG_SIZE_MIN, UINT64_C(1) << 40 },
+    { "linger", 0, true, FLAG_DURATION, AT(linger_ms), "TIME", "60s",
+      "listen to a channel this long after its last client", 1, 24 * 3600 * 1000 },
+    { "public", 0, true, FLAG_LIST, AT(public_read), "PATTERN", NULL,
+      "channels that everybody may read: \"news\", \"chat:*\", \"**\"; may be repeated" },
+    { "public-write", 0, true, FLAG_LIST, AT(public_write), "PATTERN", NULL,
+      "channels that everybody may publish to; may be repeated" },
+    { "origin", 0, true, FLAG_LIST, AT(origins), "ORIGIN", NULL,
+      "web pages that may connect: https://app.example.com, or *; may be repeated" },
+    { "max-connections", 0, true, FLAG_UINT, AT(max_connections), "N", "0",
+      "clients per worker (default: what the descriptor limit allows)" },
+    { "send-buffer", 0, true, FLAG_SIZE, AT(send_buffer), "SIZE", "128K",
+      "kernel memory per client that does not read", 4096, 64 << 20 },
+    { "head-timeout", 0, true, FLAG_DURATION, AT(head_timeout_ms), "TIME", "10s",
+      "a request must be complete within", 100, 3600 * 1000 },
+    { "heartbeat", 0, true, FLAG_DURATION, AT(heartbeat_ms), "TIME", "25s",
+      "sign of life to idle clients", 5000, 60000 },
+    { "drain", 0, true, FLAG_DURATION, AT(drain_ms), "TIME", "30s",
+      "close clients over this time when told to stop", 0, 3600 * 1000 },
+    { "log-level", 0, true, FLAG_CHOICE, AT(log_level), "error|warning|info|debug", "info",
+      "write messages up to this one" },
+    { "log-format", 0, true, FLAG_CHOICE, AT(log_format), "text|json", "text",
+      "how they look; to standard error" },
+    { "dev", 0, true, FLAG_BOOL, AT(dev), NULL, NULL,
+      "try it: a page at /, everything readable and writable, this machine only" },
+    { "echo", 0, true, FLAG_BOOL, AT(echo), NULL, NULL,
+      "a WebSocket at /echo that sends back, for conformance tests" },
+
+    { "allow", LATER("there are no tokens yet; --public says what everybody may read") },
+    { "allow-write", LATER("there are no tokens yet; --public-write says where to publish") },
+    { "jwt-key", LATER("there are no tokens yet; --public says what everybody may read") },
+    { "jwks", LATER("there are no tokens yet; --public says what everybody may read") },
+    { "auth-url", LATER("there are no tokens yet; --public says what everybody may read") },
+    { "api-key", LATER("there are no keys yet; --public-write says where to publish") },
+    { "api-key-file", LATER("there are no keys yet; --public-write says where to publish") },
+    { "admin-token", LATER("the admin address has metrics and health only, both open") },
+    { "config", LATER("use flags or FANWIRE_… variables") },
+    { "source-file", LATER("use FANWIRE_SOURCE, PGPASSFILE or ~/.pgpass") },
+    { "print-config", LATER("--help shows the defaults") },
+    { "node", LATER("only --mode wal will need it") },
+    { "retain-for", LATER("--retain bounds what is kept, in bytes") },
+    { "snapshot", LATER("let the client load its state when it gets ready or gap") },
+    { "trusted-proxy", LATER("addresses in the log are the proxy's") },
+    { "tls-cert", LATER("put a TLS proxy in front") },
+    { "tls-key", LATER("put a TLS proxy in front") },
+    { "user", LATER("start it as the user it shall run as") },
+    { NULL },
+};
+_Static_assert(sizeof(serve_flags) / sizeof(serve_flags[0]) <= 64, "flags.c keeps a bit for each");
+
+/* ---- the source ---- */
+
+/* A secret leaves the arguments and the environment: one copy is kept, which can be forgotten. */
+static int take_secret(char *text, char **ret)
+{
+    *ret = strdup(text);
+    explicit_bzero(text, strlen(text));
+    return *ret ? 0 : -ENOMEM;
+}
+
+static bool is_postgres(const char *url)
+{
+    return strncasecmp(url, "postgres", 8) == 0 || strncasecmp(url, "postgis", 7) == 0;
+}
+
+/* The value of the URL's parameter `mode`; NULL: it has none. */
+static const char *mode_parameter(const char *url, size_t *ret_len)
+{
+    const char *at = strchr(url, '?');
+    while (at && *at != '#') {
+        at++;
+        size_t len = strcspn(at, "&#");
+        if (len >= 5 && memcmp(at, "mode=", 5) == 0) {
+            *ret_len = len - 5;
+            return at + 5;
+        }
+        at = at[len] ? at + len : NULL;
+    }
+    return NULL;
+}
+
+/* --mode travels as a parameter of the URL, before a fragment. */
+static int append_mode(char **source, const char *mode, struct fw_error *err)
+{
+    if (!is_postgres(*source))
+        return error_set(err, -EINVAL, "--mode is for postgres:// sources only; leave it out");
+    if (strspn(mode, "abcdefghijklmnopqrstuvwxyz") != strlen(mode) || !*mode)
+        return error_set(err, -EINVAL, "--mode: write auto or notify");
+    size_t len;
+    const char *given = mode_parameter(*source, &len);
+    if (given && strlen(mode) == len && memcmp(given, mode, len) == 0)
+        return 0;
+    if (given)
+        return error_set(err, -EINVAL, "--mode %s contradicts mode=%.*s in the URL: leave one out",
+                         mode, (int)(len < 32 ? len : 32), given);
+
+    size_t before = strcspn(*source, "#");
+    const char *fragment = *source + before;
+    const char *joint = memchr(*source, '?', before) ? "&" : "?";
+    char *url;
+    if (asprintf(&url, "%.*s%smode=%s%s", (int)before, *source, joint, mode, fragment) < 0)
+        return error_set(err, -ENOMEM, "out of memory");
+    explicit_bzero(*source, strlen(*source));
+    free(*source);
+    *source = url;
+    return 0;
+}
+
+static int take_source(struct server_options *o, const struct strings *rest, const struct raw *raw,
+                       struct fw_error *err)
+{
+    if (rest->count > 1)
+        return error_set(err, -EINVAL, "one SOURCE is enough; there are %zu", rest->count);
+    char *variable = getenv("FANWIRE_SOURCE");
+    char *given = rest->count ? rest->items[0] : variable;
+    char *fallback = (char[]){ "memory:" };
+    if (!given || !*given)
+        given = raw->dev ? fallback : NULL;
+    if (!given)
+        return error_set(err, -EINVAL,
+                         "SOURCE is missing. Give one of:\n"
+                         "  postgres://USER@HOST/DATABASE   events of a PostgreSQL database\n"
+                         "  stdin:CHANNEL                   each line of standard input\n"
+                         "  memory:                         only what is published here\n"
+                         "or FANWIRE_SOURCE; \"fanwire serve --dev\" alone tries it with memory:");
+    int r = take_secret(given, &o->source);
+    if (variable) {
+        explicit_bzero(variable, strlen(variable));
+        (void)unsetenv("FANWIRE_SOURCE");
+    }
+    if (r < 0)
+        return error_set(err, r, "out of memory");
+    return raw->mode ? append_mode(&o->source, raw->mode, err) : 0;
+}
+
+/* ---- addresses ---- */
+
+static int take_addresses(struct server_options *o, const struct raw *raw, struct fw_error *err)
+{
+    if (raw->http.count > WORKER_LISTENERS_MAX)
+        return error_set(err, -EINVAL, "--http: at most %d addresses", WORKER_LISTENERS_MAX);
+    for (size_t i = 0; i < raw->http.count; i++) {
+        int r = address_parse(raw->http.items[i], &o->http[o->n_http++], err);
+        if (r < 0)
+            return r;
+        if (raw->dev && !address_loopback(&o->http[i]))
+            return error_set(err, -EINVAL,
+                             "--dev lets everybody read and write everything, so it listens on "
+                             "this machine only: not on %s; use 127.0.0.1:PORT, or leave --dev out",
+                             raw->http.items[i]);
+    }
+    o->admin_on = strcmp(raw->admin, "off") != 0;
+    return o->admin_on ? address_parse(raw->admin, &o->admin, err) : 0;
+}
+
+/* ---- what the workers need ---- */
+
+static int check_patterns(const struct strings *patterns, const char *flag, struct fw_error *err)
+{
+    for (size_t i = 0; i < patterns->count; i++) {
+        const char *pattern = patterns->items[i];
+        char shown[128];
+        (void)text_escape(shown, sizeof(shown), pattern, strlen(pattern));
+        if (!pattern_valid(pattern, strlen(pattern)))
+            return error_set(err, -EINVAL,
+                             "%s: \"%s\" is no pattern: 1 to 255 bytes of UTF-8 without control "
+                             "characters; * is one or more characters without . : /, ** anything",
+                             flag, shown);
+        if (strstr(pattern, "{sub}"))
+            return error_set(err, -EINVAL,
+                             "%s: \"%s\" names a token's subject, and there are no "
+                             "tokens in this version",
+                             flag, shown);
+    }
+    return 0;
+}
+
+/* Compared byte for byte with what browsers send: scheme://host[:port], lower case. */
+static int check_origins(const struct strings *origins, struct fw_error *err)
+{
+    for (size_t i = 0; i < origins->count; i++) {
+        const char *origin = origins->items[i];
+        const char *host = strstr(origin, "://");
+        if (strcmp(origin, "*") == 0)
+            continue;
+        if (!host || host == origin || !host[3] || strpbrk(host + 3, "/?#@ ") ||
+            strpbrk(origin, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+            return error_set(err, -EINVAL,
+                             "--origin: \"%.100s\" is not what a browser sends; write "
+                             "https://app.example.com (lower case, no path, no slash at the end)",
+                             origin);
+    }
+    return 0;
+}
+
+static int check_base_path(const char *path, struct fw_error *err)
+{
+    size_t len = strlen(path);
+    if (path[0] == '/' && len < 200 && !strpbrk(path, "?#% \"<>\\") && !strstr(path, "//") &&
+        !strstr(path, "/.") && (len == 1 || path[len - 1] != '/') && utf8_valid(path, len))
+        return 0;
+    return error_set(err, -EINVAL,
+                     "--base-path: \"%.100s\" is not like /live (a slash in front, "
+                     "none at the end)",
+                     path);
+}
+
+static int take_settings(struct server_options *o, struct raw *raw, struct fw_error *err)
+{
+    int r = check_patterns(&raw->public_read, "--public", err);
+    if (r == 0)
+        r = check_patterns(&raw->public_write, "--public-write", err);
+    if (r == 0)
+        r = check_origins(&raw->origins, err);
+    if (r == 0)
+        r = check_base_path(raw->base_path, err);
+    if (r < 0)
+        return r;
+    o->settings = (struct settings){
+        .public_read = raw->public_read,
+        .public_write = raw->public_write,
+        .origins = raw->origins,
+        .base_path = raw->base_path,
+        .dev = raw->dev,
+        .echo = raw->echo,
+        .max_connections = raw->max_connections,
+        .max_channels = 1000,
+        .send_buffer = (uint32_t)raw->send_buffer,
+        .head_timeout_ms = raw->head_timeout_ms,
+        .heartbeat_s = raw->heartbeat_ms / 1000,
+        .stall_ms = 30000,
+        .behind_ms = 60000,
+        .drain_ms = raw->dev ? 0 : raw->drain_ms,
+        .retain_text = "--retain",
+    };
+    raw->public_read = raw->public_write = raw->origins = (struct strings){ 0 };
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static uint32_t cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) < 0)
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (uint32_t)n;
+}
+
+static int take_all(struct server_options *o, const struct strings *rest, struct raw *raw,
+                    struct fw_error *err)
+{
+    static const enum fw_log_level levels[] = { FW_LOG_ERROR, FW_LOG_WARNING, FW_LOG_INFO,
+                                                FW_LOG_DEBUG };
+    o->workers = raw->workers ? raw->workers : cores();
+    o->retain = raw->retain;
+    o->linger_ms = raw->linger_ms;
+    o->log_level = levels[raw->log_level];
+    o->log_json = raw->log_format == 1;
+    int r = take_source(o, rest, raw, err);
+    if (r == 0)
+        r = take_addresses(o, raw, err);
+    return r < 0 ? r : take_settings(o, raw, err);
+}
+
+int server_options_parse(struct server_options *options, int argc, char **argv,
+                         struct fw_error *err)
+{
+    *options = (struct server_options){ 0 };
+    struct raw raw = { 0 };
+    struct strings rest = { 0 };
+    int r = flags_parse(serve_flags, &raw, argc, argv, &rest, err);
+    if (r == 0)
+        r = take_all(options, &rest, &raw, err);
+    strings_done(&rest);
+    strings_done(&raw.http);
+    strings_done(&raw.public_read);
+    strings_done(&raw.public_write);
+    strings_done(&raw.origins);
+    if (r != 0)
+        server_options_done(options);
+    return r;
+}
+
+void server_options_help(FILE *out)
+{
+    (void)
+        fputs("fanwire serve [OPTION…] [SOURCE]\n\n"
+              "Holds one connection to SOURCE and sends its events to every client.\n\n"
+              "SOURCE:\n"
+              "  postgres://USER@HOST/DATABASE   events of a PostgreSQL database\n"
+              "  stdin:CHANNEL                   each line of standard input\n"
+              "  memory:                         only what is published here\n\n"
+              "Options; each also as a variable, --log-level as FANWIRE_LOG_LEVEL, and SOURCE as\n"
+              "FANWIRE_SOURCE (a flag wins; lists are separated by spaces there):\n",
+              out);
+    flags_help(serve_flags, out);
+    (void)fputs("\nSIGTERM or SIGINT: stop accepting, close clients over --drain, end; a second "
+                "one ends at once.\n"
+                "Exit: 0 ok, 1 failed while running, 2 usage, 4 address not available.\n",
+                out);
+}
+
+static void forget_variable(const char *name)
+{
+    char *value = getenv(name);
+    if (!value)
+        return;
+    explicit_bzero(value, strlen(value));
+    (void)unsetenv(name);
+}
+
+void server_options_forget_source(struct server_options *options)
+{
+    if (options->source) {
+        explicit_bzero(options->source, strlen(options->source));
+        free(options->source);
+        options->source = NULL;
+    }
+    forget_variable("PGPASSWORD");
+}
+
+void server_options_done(struct server_options *options)
+{
+    if (options->source)
+        explicit_bzero(options->source, strlen(options->source));
+    free(options->source);
+    strings_done(&options->settings.public_read);
+    strings_done(&options->settings.public_write);
+    strings_done(&options->settings.origins);
+    *options = (struct server_options){ 0 };
+}
+
+char *url_redact(char *out, size_t size, const char *url)
+{
+    size_t len = strcspn(url, "?#");
+    const char *authority = strstr(url, "://");
+    if (!authority || authority > url + len)
+        return text_escape(out, size, url, len);
+    authority += 3;
+
+    /* The last @ before the path ends the user: a password may hold @ unescaped. */
+    size_t host = 0, path = strcspn(authority, "?#");
+    for (size_t i = 0; i < path; i++) {
+        if (authority[i] == '@')
+            host = i + 1;
+    }
+    size_t user = strcspn(authority, ":@/");
+    char shown[512];
+    (void)snprintf(shown, sizeof(shown), "%.*s%.*s%s%.*s", (int)(authority - url), url,
+                   host ? (int)user : 0, authority, host ? "@" : "", (int)(path - host),
+                   authority + host);
+    return text_escape(out, size, shown, strlen(shown));
+}

@@ -1,0 +1,394 @@
+/* `fanwire serve`. Everything that must outlive a process is made here, before there are any: the
+ * log, the pages of counters, every listening socket, the inbox's address. */
+#include "server.h"
+
+#include "clock.h"
+#include "engine.h"
+#include "error.h"
+#include "listener.h"
+#include "logline.h"
+#include "source_process.h"
+#include "supervisor.h"
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define HANG_MS         10000
+#define FEW_DESCRIPTORS 65536
+#define RESERVED_FDS    64 /* of a worker, that are no clients */
+
+struct server {
+    struct server_options *options;
+    const struct title *title;
+    struct logger logger;
+    struct log *log;
+    char *pages; /* COUNTERS_SIZE each: supervisor, source, workers */
+    size_t n_pages;
+    struct listener http[WORKER_LISTENERS_MAX];
+    size_t n_http;
+    struct listener admin; /* n_fds 0: off */
+    int inbox_fd;
+    struct sockaddr_un inbox;
+    socklen_t inbox_len;
+    char source_kind[32];
+    char worker_name[24]; /* of the last describe() */
+};
+
+/* Child 0 is the source process, child n is worker n. */
+static struct counters *page(const struct server *s, size_t index)
+{
+    return (struct counters *)(s->pages + index * COUNTERS_SIZE);
+}
+
+static struct counters *child_page(const struct server *s, size_t child)
+{
+    return page(s, child + 1);
+}
+
+/* ---- what is made before there are processes ---- */
+
+static rlim_t raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 0;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_max;
+}
+
+static int make_pages(struct server *s, struct fw_error *err)
+{
+    s->n_pages = 2 + (size_t)s->options->workers;
+    s->pages = mmap(NULL, s->n_pages * COUNTERS_SIZE, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (s->pages == MAP_FAILED) {
+        s->pages = NULL;
+        return error_set(err, -ENOMEM, "cannot map %zu pages of counters", s->n_pages);
+    }
+    atomic_store_explicit(&page(s, 0)->pid, (uint64_t)getpid(), memory_order_relaxed);
+    atomic_store_explicit(&page(s, 0)->started_ms, (uint64_t)clock_realtime_ms(),
+                          memory_order_relaxed);
+    return 0;
+}
+
+static int make_log(struct server *s, struct fw_error *err)
+{
+    int r = log_create(s->options->retain, &s->log);
+    if (r < 0)
+        return error_set(err, r,
+                         "cannot allocate %llu bytes of shared memory for recent events "
+                         "(--retain): %s",
+                         (unsigned long long)s->options->retain, strerror(-r));
+    return 0;
+}
+
+/* An abstract address of the kernel's choice; who connects is checked by pid. */
+static int make_inbox(struct server *s, struct fw_error *err)
+{
+    s->inbox = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    s->inbox_len = sizeof(s->inbox);
+    s->inbox_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s->inbox_fd < 0 ||
+        bind(s->inbox_fd, (struct sockaddr *)&s->inbox, sizeof(sa_family_t)) < 0 ||
+        listen(s->inbox_fd, 1024) < 0 ||
+        getsockname(s->inbox_fd, (struct sockaddr *)&s->inbox, &s->inbox_len) < 0)
+        return error_set(err, -errno, "cannot open the control inbox: %s", strerror(errno));
+    return 0;
+}
+
+static int make_listeners(struct server *s, struct fw_error *err)
+{
+    const struct server_options *o = s->options;
+    for (size_t i = 0; i < o->n_http; i++) {
+        int n = listener_open(&o->http[i], o->workers, &s->http[s->n_http],
+                              WORKER_LISTENERS_MAX - s->n_http, err);
+        if (n < 0)
+            return n;
+        s->n_http += (size_t)n;
+    }
+    if (!o->admin_on)
+        return 0;
+    int n = listener_open(&o->admin, 1, &s->admin, 1, err);
+    if (n < 0 && err->code == -EADDRINUSE) {
+        struct fw_error first = *err;
+        return error_set(err, n, "%.380s (this is the --admin address; \"--admin off\" exists)",
+                         first.message);
+    }
+    return n;
+}
+
+static void close_public(struct server *s)
+{
+    for (size_t i = 0; i < s->n_http; i++)
+        listener_close(&s->http[i]);
+    s->n_http = 0;
+}
+
+/* ---- the children ---- */
+
+static void describe(void *arg, size_t child, const char **ret_object, const char **ret_name)
+{
+    struct server *s = arg;
+    *ret_object = child == 0 ? "source" : "worker";
+    *ret_name = child == 0 ? s->source_kind : s->worker_name;
+    if (child > 0)
+        (void)snprintf(s->worker_name, sizeof(s->worker_name), "%zu", child);
+}
+
+/* Forgets the listeners without unlinking what the supervisor still serves. */
+static void drop_listener(struct listener *listener)
+{
+    listener->path[0] = '\0';
+    listener_close(listener);
+}
+
+static bool is_own_worker(void *arg, pid_t pid)
+{
+    const struct server *s = arg;
+    for (size_t i = 2; i < s->n_pages; i++) {
+        if (counted(&page(s, i)->pid) == (uint64_t)pid)
+            return true;
+    }
+    return false;
+}
+
+static bool may_stop(void *arg)
+{
+    return counted(&page(arg, 0)->draining) == 2;
+}
+
+static int run_source(struct server *s, int life_fd)
+{
+    for (size_t i = 0; i < s->n_http; i++)
+        drop_listener(&s->http[i]);
+    drop_listener(&s->admin);
+    struct source_process process = {
+        .url = s->options->source,
+        .log = s->log,
+        .linger_ms = s->options->linger_ms,
+        .counters = child_page(s, 0),
+        .inbox_fd = s->inbox_fd,
+        .life_fd = life_fd,
+        .logger = &s->logger,
+        .title = s->title,
+        .peer_allowed = is_own_worker,
+        .may_stop = may_stop,
+        .arg = s,
+    };
+    return source_process_run(&process);
+}
+
+/* Of each address the worker's own socket, or the one that all share; the rest is closed. */
+static size_t keep_listeners(struct server *s, size_t worker, int *fds)
+{
+    for (size_t i = 0; i < s->n_http; i++) {
+        struct listener *l = &s->http[i];
+        size_t own = (worker - 1) % l->n_fds;
+        fds[i] = l->fds[own];
+        for (size_t j = 0; j < l->n_fds; j++) {
+            if (j != own)
+                close(l->fds[j]);
+        }
+    }
+    return s->n_http;
+}
+
+/* A worker holds no credentials, can't write the log and doesn't keep a pipe's reader alive. */
+static int drop_privileges(struct server *s, struct log **ret_log)
+{
+    server_options_forget_source(s->options);
+    close(s->inbox_fd);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null >= 0) {
+        (void)dup2(null, STDIN_FILENO);
+        close(null);
+    }
+    int r = log_attach(log_fd(s->log), ret_log);
+    log_close(s->log);
+    s->log = NULL;
+    return r;
+}
+
+static int run_worker(struct server *s, size_t worker, int life_fd)
+{
+    char title[48];
+    (void)snprintf(title, sizeof(title), "fanwire: worker %zu", worker);
+    title_set(s->title, title);
+    struct worker_options options = {
+        .settings = &s->options->settings,
+        .inbox = s->inbox,
+        .inbox_len = s->inbox_len,
+        .admin_fd = s->admin.n_fds ? s->admin.fds[0] : -1,
+        .life_fd = life_fd,
+        .counters = child_page(s, worker),
+        .all = page(s, 0),
+        .n_all = s->n_pages,
+        .index = (unsigned)worker,
+    };
+    options.n_listeners = keep_listeners(s, worker, options.listeners);
+    int r = drop_privileges(s, &options.log);
+    if (r < 0) {
+        log_message(&s->logger, FW_LOG_ERROR, "worker", title + strlen("fanwire: worker "),
+                    "failed", "cannot attach the log: %s", strerror(-r));
+        return EXIT_FAILED;
+    }
+    return worker_run(&options);
+}
+
+static int run_child(void *arg, size_t child, int life_fd)
+{
+    struct server *s = arg;
+    /* First of all: the source process lets only these pids in. */
+    atomic_store_explicit(&child_page(s, child)->pid, (uint64_t)getpid(), memory_order_release);
+    atomic_store_explicit(&child_page(s, child)->started_ms, (uint64_t)clock_realtime_ms(),
+                          memory_order_relaxed);
+    return child == 0 ? run_source(s, life_fd) : run_worker(s, child, life_fd);
+}
+
+static int64_t beat_ms(void *arg, size_t child)
+{
+    const struct server *s = arg;
+    return child == 0 ? log_beat(s->log) : (int64_t)counted(&child_page(s, child)->beat_ms);
+}
+
+/* Totals go on over a restart; what a dead process held is gone. */
+static void reaped(void *arg, size_t child, bool restarts)
+{
+    struct server *s = arg;
+    struct counters *c = child_page(s, child);
+    _Atomic uint64_t *gauges[] = { &c->pid,      &c->started_ms,    &c->beat_ms,         &c->behind,
+                                   &c->channels, &c->subscriptions, &c->source_lingering };
+    for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++)
+        atomic_store_explicit(gauges[i], 0, memory_order_relaxed);
+    for (size_t i = 0; i < N_TRANSPORTS; i++)
+        atomic_store_explicit(&c->connections[i], 0, memory_order_relaxed);
+    if (restarts)
+        count(child == 0 ? &page(s, 0)->restarts_source : &page(s, 0)->restarts_worker, 1);
+}
+
+/* The workers decide how long they go on accepting: they hold the sockets too. */
+static void ending(void *arg, bool everybody)
+{
+    struct server *s = arg;
+    atomic_store_explicit(&page(s, 0)->draining, everybody ? 2 : 1, memory_order_relaxed);
+    close_public(s);
+}
+
+/* ---- what it says at the start ---- */
+
+static void say_where(const struct server *s)
+{
+    const struct server_options *o = s->options;
+    char url[256], places[512] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < s->n_http && len < sizeof(places); i++)
+        len += (size_t)snprintf(places + len, sizeof(places) - len, "%s%s", i ? "," : "",
+                                s->http[i].text);
+    struct logline line;
+    logline_begin(&line, &s->logger, FW_LOG_INFO, "server", "fanwire", "started",
+                  clock_realtime_ms());
+    logline_text(&line, "version", FANWIRE_VERSION);
+    logline_text(&line, "source", url_redact(url, sizeof(url), o->source));
+    logline_text(&line, "http", places);
+    logline_text(&line, "admin", s->admin.n_fds ? s->admin.text : "off");
+    logline_int(&line, "workers", o->workers);
+    logline_int(&line, "retain_bytes", (int64_t)log_size(s->log));
+    logline_end(&line);
+    for (size_t i = 0; o->settings.dev && i < s->n_http; i++) {
+        if (!s->http[i].path[0])
+            (void)dprintf(STDERR_FILENO, "\n  Open %s in two browser windows.\n\n",
+                          s->http[i].text);
+    }
+}
+
+static void warn(const struct server *s, rlim_t limit)
+{
+    const struct server_options *o = s->options;
+    if (limit < FEW_DESCRIPTORS) {
+        unsigned long long fit = limit > RESERVED_FDS ? limit - RESERVED_FDS : 0;
+        log_message(&s->logger, FW_LOG_WARNING, "server", "fanwire", "few-descriptors",
+                    "the hard limit of open files is %llu: at most %llu clients fit (%u workers of "
+                    "%llu); raise it with LimitNOFILE=1048576 (systemd), --ulimit nofile=1048576 "
+                    "(Docker) or /etc/security/limits.conf",
+                    (unsigned long long)limit, fit * o->workers, o->workers, fit);
+    }
+    if (!o->settings.dev && o->settings.public_read.count == 0)
+        log_message(&s->logger, FW_LOG_WARNING, "server", "fanwire", "nothing-public",
+                    "no channel can be read by anybody: say which with --public PATTERN "
+                    "(\"**\" for all), or try --dev");
+}
+
+/* ---- the whole ---- */
+
+static void set_source_kind(struct server *s)
+{
+    size_t len = strcspn(s->options->source, ":+");
+    (void)snprintf(s->source_kind, sizeof(s->source_kind), "%.*s", (int)(len < 24 ? len : 24),
+                   s->options->source);
+}
+
+static int make_all(struct server *s, struct fw_error *err)
+{
+    int r = engine_check_url(s->options->source, err);
+    if (r < 0)
+        return EXIT_USAGE;
+    r = make_log(s, err);
+    if (r == 0)
+        r = make_pages(s, err);
+    if (r == 0)
+        r = make_inbox(s, err);
+    if (r < 0)
+        return EXIT_FAILED;
+    return make_listeners(s, err) < 0 ? EXIT_ADDRESS : EXIT_OK;
+}
+
+static void release(struct server *s)
+{
+    close_public(s);
+    listener_close(&s->admin);
+    if (s->inbox_fd >= 0)
+        close(s->inbox_fd);
+    if (s->pages)
+        (void)munmap(s->pages, s->n_pages * COUNTERS_SIZE);
+    log_close(s->log);
+}
+
+int server_run(struct server_options *options, const struct title *title, struct fw_error *err)
+{
+    struct server s = { .options = options,
+                        .title = title,
+                        .inbox_fd = -1,
+                        .logger = logger_make(options->log_level, options->log_json) };
+    title_set(title, "fanwire: supervisor");
+    set_source_kind(&s);
+    rlim_t limit = raise_descriptor_limit();
+    int code = make_all(&s, err);
+    if (code == EXIT_OK) {
+        say_where(&s);
+        warn(&s, limit);
+        struct supervisor_options supervise = {
+            .logger = &s.logger,
+            .n_children = 1 + (size_t)options->workers,
+            .drain_ms = options->settings.drain_ms,
+            .hang_ms = HANG_MS,
+            .arg = &s,
+            .describe = describe,
+            .run = run_child,
+            .beat_ms = beat_ms,
+            .reaped = reaped,
+            .ending = ending,
+        };
+        code = supervisor_run(&supervise);
+    }
+    release(&s);
+    return code;
+}

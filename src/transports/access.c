@@ -1,0 +1,95 @@
+/* Who may read and write which channel, and from which origin. */
+#include "pattern.h"
+#include "text.h"
+#include "turn.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static bool any_matches(const struct strings *patterns, const char *channel, size_t len)
+{
+    for (size_t i = 0; i < patterns->count; i++) {
+        if (pattern_match(patterns->items[i], channel, len))
+            return true;
+    }
+    return false;
+}
+
+bool may_read(const struct worker *w, const char *channel, size_t len)
+{
+    return w->settings->dev || any_matches(&w->settings->public_read, channel, len);
+}
+
+bool may_write(const struct worker *w, const char *channel, size_t len)
+{
+    return w->settings->dev || any_matches(&w->settings->public_write, channel, len);
+}
+
+enum error_code check_channel(const struct worker *w, const char *channel, size_t len, bool write,
+                              char *detail, size_t size)
+{
+    if (!channel_valid(channel, len)) {
+        (void)snprintf(detail, size,
+                       "a channel's name is 1 to 255 bytes of UTF-8 without control characters");
+        return CODE_BAD_CHANNEL;
+    }
+    if (channel_reserved(channel, len)) {
+        (void)snprintf(detail, size, "channels below $fanwire/ are reserved");
+        return CODE_CHANNEL_FORBIDDEN;
+    }
+    if (write ? may_write(w, channel, len) : may_read(w, channel, len))
+        return CODE_OK;
+    char shown[300];
+    text_escape(shown, sizeof(shown), channel, len);
+    (void)snprintf(detail, size, "channel \"%s\" is not public; start the server with --%s '%s'",
+                   shown, write ? "public-write" : "public", shown);
+    return CODE_CHANNEL_FORBIDDEN;
+}
+
+/* "http://host:port" → "host:port"; NULL when it is no such origin (as "null"). */
+static struct slice origin_authority(struct slice origin)
+{
+    static const char *const schemes[] = { "http://", "https://" };
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]);
+        if (origin.len > len && strncasecmp(origin.data, schemes[i], len) == 0)
+            return (struct slice){ origin.data + len, origin.len - len };
+    }
+    return (struct slice){ 0 };
+}
+
+static bool same(struct slice a, const char *b, size_t len)
+{
+    return a.data && a.len == len && strncasecmp(a.data, b, len) == 0;
+}
+
+static bool is_localhost(struct slice authority)
+{
+    static const char *const names[] = { "localhost", "127.0.0.1", "[::1]" };
+    for (int i = 0; i < 3; i++) {
+        size_t len = strlen(names[i]);
+        if (authority.len >= len && strncasecmp(authority.data, names[i], len) == 0 &&
+            (authority.len == len || authority.data[len] == ':'))
+            return true;
+    }
+    return false;
+}
+
+bool origin_allowed(const struct worker *w, const struct http_request *request)
+{
+    struct slice origin = request->origin;
+    if (!origin.data)
+        return true; /* not a browser, or a plain navigation */
+    struct slice authority = origin_authority(origin);
+    if (same(authority, request->host.data, request->host.len))
+        return true;
+    if (w->settings->dev && authority.data && is_localhost(authority))
+        return true;
+    for (size_t i = 0; i < w->settings->origins.count; i++) {
+        const char *allowed = w->settings->origins.items[i];
+        if (strcmp(allowed, "*") == 0 || same(origin, allowed, strlen(allowed)))
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,214 @@
+/* GET /history/CHANNEL: what the log holds of a channel, as JSON. The answer waits up to two
+ * seconds for the source to say from where the channel is covered; without that word a `since` is
+ * answered with a gap. */
+#include "json.h"
+#include "turn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define LIMIT_DEFAULT 100
+#define BODY_SOFT_MAX (1u << 20) /* an answer ends after the event that reaches this */
+
+struct page {
+    struct buf *out;
+    uint64_t next;
+    uint32_t count;
+    bool more;
+};
+
+void history_cancel(struct worker *w, struct conn *c)
+{
+    struct history_request *history = c->more ? c->more->history : NULL;
+    if (!history)
+        return;
+    c->more->history = NULL;
+    list_remove(&history->node);
+    channel_release(w, history->channel);
+    free(history);
+}
+
+void history_begin(struct worker *w, struct conn *c, const struct params *params)
+{
+    struct history_request *history = malloc(sizeof(*history));
+    struct channel *channel =
+        history ? channel_acquire(w, params->channels[0].name, params->channels[0].len) : NULL;
+    if (!channel) {
+        free(history);
+        http_problem(w, c, CODE_OVERLOADED, "out of memory");
+        return;
+    }
+    *history = (struct history_request){
+        .conn = c,
+        .channel = channel,
+        .since = params->has_since ? params->since : (struct since){ .kind = SINCE_OLDEST },
+        .last = params->last,
+        .limit = params->limit ? params->limit : params->last ? params->last : LIMIT_DEFAULT,
+    };
+    c->more->history = history;
+    c->state = CONN_WAIT;
+    if (channel->state != CHANNEL_ASKING || params->last || !params->has_since) {
+        http_answer_history(w, c); /* nothing is claimed that the source would have to confirm */
+        return;
+    }
+    list_push(&channel->histories, &history->node);
+    conn_arm(w, c);
+}
+
+/* One event into the page. 1: taken; 0: not an event; < 0. */
+static int page_add(struct worker *w, struct page *page, uint64_t off)
+{
+    struct log_record record;
+    if (log_peek(w->log, off, &record) == 0)
+        return -ESTALE;
+    if (record.kind != RECORD_MESSAGE) {
+        page->next = record.next;
+        return 0;
+    }
+    int r = read_body(w, &record);
+    if (r <= 0)
+        return r == 0 ? -ESTALE : r;
+    size_t before = page->out->len;
+    if (page->count && buf_append_char(page->out, ',') < 0)
+        return -ENOMEM;
+    if (record_json(w, page->out, &record) < 0) {
+        page->out->len = before;
+        return -EMSGSIZE;
+    }
+    page->count++;
+    page->next = record.next;
+    return 1;
+}
+
+/* Fills the page with the offsets given. */
+static int page_list(struct worker *w, struct page *page, const uint64_t *offsets, int n,
+                     uint32_t limit)
+{
+    for (int i = 0; i < n; i++) {
+        if (page->count >= limit || page->out->len > BODY_SOFT_MAX) {
+            page->more = true;
+            return 0;
+        }
+        int r = page_add(w, page, offsets[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Everything of the channel in [from, cut), at most `limit` events; a bounded sweep where the
+ * channel's links lead too far. */
+static int page_range(struct worker *w, struct page *page, const struct log_channel *name,
+                      uint64_t from, uint64_t cut, uint32_t limit)
+{
+    uint64_t offsets[LOG_HOPS_MAX];
+    page->next = from;
+    int n = log_walk(w->log, name, from, cut, offsets, LOG_HOPS_MAX);
+    if (n >= 0) {
+        int r = page_list(w, page, offsets, n, limit);
+        page->next = r == 0 && !page->more ? cut : page->next;
+        return r;
+    }
+    uint64_t at = from;
+    if (n == -ESTALE || log_seek(w->log, from, &at) < 0)
+        return -ESTALE;
+    for (unsigned i = 0; i < (1u << 16) && at < cut; i++) {
+        struct log_record record;
+        if (log_peek(w->log, at, &record) == 0)
+            return -ESTALE;
+        if (record.kind == RECORD_MESSAGE && record.hash == name->hash) {
+            if (page->count >= limit || page->out->len > BODY_SOFT_MAX)
+                break;
+            int r = page_add(w, page, at);
+            if (r < 0)
+                return r;
+        }
+        page->next = at = record.next;
+    }
+    page->more = at < cut;
+    return 0;
+}
+
+static void write_gap(struct worker *w, struct buf *out, const struct resume *resume)
+{
+    char id[POSITION_TEXT_MAX];
+    buf_append_str(out, "{\"after\":");
+    if (resume->after) {
+        position_write(id, w->log, NULL, resume->after);
+        buf_printf(out, "\"%s\"", id);
+    } else {
+        buf_append_str(out, "null");
+    }
+    position_write(id, w->log, NULL, resume->before);
+    buf_printf(out, ",\"before\":\"%s\",\"reason\":\"%s\"}", id, reason_text(resume->reason));
+}
+
+static struct resume history_resume(struct worker *w, const struct history_request *history,
+                                    const struct log_channel *name, uint64_t cut)
+{
+    const struct channel *channel = history->channel;
+    uint64_t covered = channel->state == CHANNEL_READY ? channel->covered_from : cut;
+    struct resume r = resume_channel(w->log, name, &history->since, covered, cut);
+    if (r.reason == REASON_NONE && history->since.kind == SINCE_POSITION) {
+        /* an outage's gap is written in the control channel */
+        struct log_channel control = { w->control.hash, "", 0 };
+        uint64_t offsets[LOG_HOPS_MAX];
+        int n = log_walk(w->log, &control, r.from, cut, offsets, LOG_HOPS_MAX);
+        for (int i = 0; i < n || n < 0; i++) {
+            struct log_record record;
+            if (n >= 0 && log_peek(w->log, offsets[i], &record) == 1 && record.kind != RECORD_GAP)
+                continue;
+            r.reason = REASON_CONNECTION_LOST;
+            r.after = r.from;
+            r.before = n >= 0 ? record.next : cut;
+            break;
+        }
+    }
+    return r;
+}
+
+void http_answer_history(struct worker *w, struct conn *c)
+{
+    struct history_request *history = c->more->history;
+    struct channel *channel = history->channel;
+    struct log_channel name = { channel->hash, channel->name, channel->len };
+    uint64_t cut = log_indexed(w->log);
+    struct buf body = buf_make(RESPONSE_MAX / 2);
+    struct page page = { .out = &body, .next = cut };
+    struct resume resume = { .from = cut };
+
+    buf_append_str(&body, "{\"channel\":");
+    json_append_string(&body, channel->name, channel->len);
+    buf_append_str(&body, ",\"events\":[");
+    int r;
+    if (history->last) {
+        uint64_t offsets[1000];
+        int n = log_last(w->log, &name, cut, history->last, offsets);
+        uint32_t skip = n > (int)history->limit ? (uint32_t)n - history->limit : 0;
+        r = page_list(w, &page, offsets + skip, n - (int)skip, history->limit);
+        page.next = r == 0 && !page.more ? cut : page.next;
+    } else {
+        resume = history_resume(w, history, &name, cut);
+        r = page_range(w, &page, &name, resume.from, cut, history->limit);
+        if (r == -ESTALE) /* overtaken while reading: the rest is for the next request */
+            resume = (struct resume){ cut, REASON_LAPPED, resume.from, cut };
+    }
+    char id[POSITION_TEXT_MAX];
+    position_write(id, w->log, NULL, r == -ESTALE ? cut : page.next);
+    buf_printf(&body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", id, page.more ? "true" : "false");
+    if (resume.reason)
+        write_gap(w, &body, &resume);
+    else
+        buf_append_str(&body, "null");
+    buf_append_str(&body, "}\n");
+
+    bool failed = body.failed || (r < 0 && r != -ESTALE);
+    history_cancel(w, c);
+    c->state = CONN_HTTP;
+    if (failed)
+        http_problem(w, c, CODE_OVERLOADED, "not enough memory for this answer; ask for less");
+    else
+        http_respond(w, c, 200, "application/json", c->more->fields, body.data, body.len);
+    buf_done(&body);
+    http_answered(w, c);
+}

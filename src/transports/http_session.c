@@ -1,0 +1,539 @@
+/* HTTP/1.1: reading requests, routing, answering. Keep-alive and pipelining; a request is not
+ * parsed before the response to the one before it is sent. */
+#include "http.h"
+#include "page_html.h"
+#include "text.h"
+#include "turn.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <fanwire.h>
+#include <strings.h>
+
+#define BODY_MAX (1u << 20)
+
+/* ---- answering ---- */
+
+void http_respond(struct worker *w, struct conn *c, unsigned status, const char *type,
+                  const char *fields, const void *body, size_t len)
+{
+    bool keep = c->flags & CONN_KEEP && !w->draining;
+    c->flags = keep ? c->flags : c->flags & ~(uint32_t)CONN_KEEP;
+    struct buf *out = &w->response;
+    buf_clear(out);
+    buf_printf(out, "HTTP/1.1 %u %s\r\n", status, http_status_text(status));
+    if (type)
+        buf_printf(out, "Content-Type: %s\r\n", type);
+    if (status != 204)
+        buf_printf(out, "Content-Length: %zu\r\n", len);
+    buf_printf(out, "%sX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s\r\n", fields,
+               keep ? "" : "Connection: close\r\n");
+    if (!(c->flags & CONN_HEAD) && len)
+        buf_append(out, body, len);
+    if (out->failed) {
+        conn_kill(w, c, 1011);
+        return;
+    }
+    conn_send(w, c, out->data, out->len);
+}
+
+void http_problem(struct worker *w, struct conn *c, enum error_code code, const char *detail)
+{
+    count(&w->counters->rejected[code], 1);
+    struct buf *body = &w->text;
+    buf_clear(body);
+    problem_body(body, code, code_status(code), detail);
+    char fields[FIELDS_MAX + 64];
+    const char *kept = c->more ? c->more->fields : "";
+    bool later = code == CODE_OVERLOADED || code == CODE_SOURCE_DOWN || code == CODE_RESTART;
+    (void)snprintf(fields, sizeof(fields), "%s%s", kept, later ? "Retry-After: 2\r\n" : "");
+    http_respond(w, c, code_status(code), "application/problem+json", fields, body->data, body->len);
+}
+
+void http_answered(struct worker *w, struct conn *c)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    c->state = CONN_HTTP;
+    c->flags &= ~(uint32_t)(CONN_HEAD | CONN_BODY);
+    if (c->more)
+        c->more->fields[0] = 0;
+    if (!(c->flags & CONN_KEEP)) {
+        conn_end(w, c, 1000);
+        return;
+    }
+    c->flags &= ~(uint32_t)CONN_KEEP;
+    conn_arm(w, c);
+    /* The next request may be here already. Not parsed from here: answers would nest as deep as
+     * requests are pipelined. */
+    if (c->more && c->more->in.len && !list_linked(&c->readable))
+        list_push(&w->readable, &c->readable);
+    conn_trim(c);
+}
+
+/* A head that can't be understood: no way to tell where the next would begin. */
+static void bad_head(struct worker *w, struct conn *c, unsigned status, const char *detail)
+{
+    count(&w->counters->rejected[CODE_BAD_REQUEST], 1);
+    struct buf *body = &w->text;
+    buf_clear(body);
+    problem_body(body, CODE_BAD_REQUEST, status, detail ? detail : http_status_text(status));
+    c->flags &= ~(uint32_t)(CONN_KEEP | CONN_HEAD);
+    http_respond(w, c, status, "application/problem+json", "", body->data, body->len);
+    http_answered(w, c);
+}
+
+/* ---- CORS ---- */
+
+static void allow_origin(const struct worker *w, struct conn *c, const struct http_request *r)
+{
+    char *fields = c->more->fields;
+    fields[0] = 0;
+    if (!r->origin.data || !origin_allowed(w, r) || r->origin.len > 256)
+        return;
+    (void)snprintf(fields, FIELDS_MAX,
+                   "Access-Control-Allow-Origin: %.*s\r\nVary: Origin\r\n"
+                   "Access-Control-Expose-Headers: Retry-After\r\n",
+                   (int)r->origin.len, r->origin.data);
+}
+
+static void preflight(struct worker *w, struct conn *c)
+{
+    char fields[FIELDS_MAX + 256];
+    (void)snprintf(fields, sizeof(fields),
+                   "%sAllow: GET, HEAD, POST, OPTIONS\r\n"
+                   "Access-Control-Allow-Methods: GET, POST\r\n"
+                   "Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, "
+                   "Idempotency-Key, Fanwire-Client\r\n"
+                   "Access-Control-Max-Age: 7200\r\n",
+                   c->more->fields);
+    http_respond(w, c, 204, NULL, fields, NULL, 0);
+    http_answered(w, c);
+}
+
+/* ---- streams ---- */
+
+static void subscribe_all(struct worker *w, struct conn *c, const struct params *params)
+{
+    for (size_t i = 0; i < params->n_channels && c->state == CONN_STREAM; i++) {
+        int r = subscribe(w, c, params->channels[i].name, params->channels[i].len, &params->since,
+                          params->last, "");
+        if (r < 0)
+            conn_refuse(w, c, CODE_OVERLOADED, "out of memory");
+    }
+    if (c->state != CONN_STREAM)
+        return;
+    if (params->n_channels == 0)
+        c->flags |= CONN_GREETED; /* its channels all join later */
+    else
+        joins_advance(w, c);
+}
+
+static enum error_code check_channels(struct worker *w, const struct params *params, char *detail,
+                                      size_t size)
+{
+    for (size_t i = 0; i < params->n_channels; i++) {
+        enum error_code code = check_channel(w, params->channels[i].name, params->channels[i].len,
+                                             false, detail, size);
+        if (code)
+            return code;
+    }
+    return CODE_OK;
+}
+
+/* The reason not to take another stream now, CODE_OK: none. */
+static enum error_code no_room(const struct worker *w, const struct conn *c)
+{
+    if (w->draining)
+        return CODE_RESTART;
+    return c->flags & CONN_REFUSE ? CODE_OVERLOADED : CODE_OK;
+}
+
+static unsigned retry_ms_of(const struct conn *c)
+{
+    return 1000 + (unsigned)(c->id * 2654435761u % 4000); /* spread, so that not all come at once */
+}
+
+static void sse_head(struct worker *w, struct conn *c)
+{
+    struct buf *out = &w->response;
+    buf_clear(out);
+    buf_printf(out,
+               "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+               "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+               "Connection: close\r\n%s\r\n%s",
+               c->more->fields, c->flags & CONN_HEAD ? "" : "retry: 2000\n\n");
+    conn_send(w, c, out->data, out->len);
+}
+
+static void sse_request(struct worker *w, struct conn *c, const struct http_request *request,
+                        struct slice rest)
+{
+    char detail[512];
+    struct params params;
+    enum error_code code = params_parse(&params, PARAMS_SSE, request, rest,
+                                        w->settings->max_channels, detail, sizeof(detail));
+    if (code == CODE_OK)
+        code = check_channels(w, &params, detail, sizeof(detail));
+    if (code) {
+        http_problem(w, c, code, detail);
+        http_answered(w, c);
+        params_done(&params);
+        return;
+    }
+    c->flags &= ~(uint32_t)CONN_KEEP;
+    sse_head(w, c);
+    enum error_code later = no_room(w, c);
+    if (c->state == CONN_DEAD || c->flags & CONN_HEAD) {
+        if (c->state != CONN_DEAD)
+            conn_end(w, c, 1000);
+    } else {
+        stream_begin(w, c, TRANSPORT_SSE, params.path_form ? FORMAT_SSE_BARE : FORMAT_SSE_JSON,
+                     params.heartbeat_s);
+        if (later) {
+            /* EventSource gives up for good on any status but 200 */
+            count(&w->counters->rejected[later], 1);
+            stream_closing(w, c, later, retry_ms_of(c));
+        } else if (c->state == CONN_STREAM) {
+            subscribe_all(w, c, &params);
+        }
+    }
+    params_done(&params);
+}
+
+/* 101; false when the handshake is malformed (answered). */
+static bool ws_upgrade(struct worker *w, struct conn *c, const struct http_request *request,
+                       bool *ret_json)
+{
+    char accept[WS_ACCEPT_LEN + 1];
+    if (request->method != HTTP_GET || !request->upgrade_websocket || request->minor < 1) {
+        http_respond(w, c, 426, "text/plain", "Upgrade: websocket\r\nConnection: Upgrade\r\n",
+                     "This address speaks WebSocket.\n", 31);
+        return false;
+    }
+    if (request->ws_version.len != 2 || memcmp(request->ws_version.data, "13", 2) != 0) {
+        http_respond(w, c, 426, "text/plain", "Sec-WebSocket-Version: 13\r\n",
+                     "WebSocket version 13 is needed.\n", 32);
+        return false;
+    }
+    if (!ws_accept(accept, request->ws_key.data, request->ws_key.len)) {
+        http_problem(w, c, CODE_BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
+        return false;
+    }
+    *ret_json = http_list_has(request->ws_protocol, "fanwire.v1");
+    struct buf *out = &w->response;
+    buf_clear(out);
+    buf_printf(out,
+               "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "Sec-WebSocket-Accept: %s\r\n%s\r\n",
+               accept, *ret_json ? "Sec-WebSocket-Protocol: fanwire.v1\r\n" : "");
+    conn_send(w, c, out->data, out->len);
+    return c->state != CONN_DEAD;
+}
+
+static void ws_request(struct worker *w, struct conn *c, const struct http_request *request,
+                       struct slice rest)
+{
+    enum error_code later = no_room(w, c);
+    bool json;
+    if (later) {
+        http_problem(w, c, later, later == CODE_RESTART ? "restarting; try again"
+                                                        : "too many connections; try again");
+        http_answered(w, c);
+        return;
+    }
+    if (!ws_upgrade(w, c, request, &json)) {
+        http_answered(w, c);
+        return;
+    }
+    /* From here on what is wrong is said by close codes: browsers do not show an HTTP status. */
+    char detail[512];
+    struct params params;
+    enum error_code code = params_parse(&params, PARAMS_WS, request, rest,
+                                        w->settings->max_channels, detail, sizeof(detail));
+    if (code == CODE_OK)
+        code = check_channels(w, &params, detail, sizeof(detail));
+    json |= rest.len == 0;
+    stream_begin(w, c, TRANSPORT_WS, json ? FORMAT_WS_JSON : FORMAT_WS_BARE, params.heartbeat_s);
+    c->flags |= params.gap_ignore ? CONN_GAP_IGNORE : 0;
+    if (code) {
+        count(&w->counters->rejected[code], 1);
+        conn_refuse(w, c, code, detail);
+    } else if (c->state == CONN_STREAM) {
+        subscribe_all(w, c, &params);
+    }
+    params_done(&params);
+}
+
+static void echo_request(struct worker *w, struct conn *c, const struct http_request *request)
+{
+    bool json;
+    if (!ws_upgrade(w, c, request, &json)) {
+        http_answered(w, c);
+        return;
+    }
+    stream_begin(w, c, TRANSPORT_WS, FORMAT_WS_BARE, 0);
+    c->state = CONN_ECHO;
+}
+
+/* ---- publishing and history ---- */
+
+static bool needs_no_params(struct worker *w, struct conn *c, const struct http_request *request)
+{
+    char detail[512];
+    struct params params;
+    enum error_code code = params_parse(&params, PARAMS_NONE, request, (struct slice){ 0 }, 1,
+                                        detail, sizeof(detail));
+    params_done(&params);
+    if (code)
+        http_problem(w, c, code, detail);
+    return code == CODE_OK;
+}
+
+/* Answers what keeps this request from being published; true: nothing does. */
+static bool publish_checks(struct worker *w, struct conn *c, const struct http_request *request,
+                           struct slice rest, char *channel, size_t *channel_len)
+{
+    char detail[512];
+    if (rest.len < 2) {
+        http_problem(w, c, CODE_NOT_SUPPORTED,
+                     "batches are not in this version; POST /publish/CHANNEL publishes one event");
+        return false;
+    }
+    if (!needs_no_params(w, c, request))
+        return false;
+    if (request->idempotency_key.data) {
+        http_problem(w, c, CODE_NOT_SUPPORTED, "Idempotency-Key is not in this version");
+        return false;
+    }
+    int64_t len = rest.len - 1 > 3 * FW_CHANNEL_MAX
+                      ? -1
+                      : percent_decode(channel, rest.data + 1, rest.len - 1, false);
+    enum error_code code = len < 0 ? CODE_BAD_CHANNEL
+                                   : check_channel(w, channel, (size_t)len, true, detail,
+                                                   sizeof(detail));
+    if (code) {
+        http_problem(w, c, code, len < 0 ? "malformed or over-long channel name" : detail);
+        return false;
+    }
+    *channel_len = (size_t)len;
+    return true;
+}
+
+static void publish_request(struct worker *w, struct conn *c, const struct http_request *request,
+                            struct slice rest, const char *body, size_t len)
+{
+    char channel[3 * FW_CHANNEL_MAX];
+    size_t channel_len;
+    if (!publish_checks(w, c, request, rest, channel, &channel_len)) {
+        http_answered(w, c);
+        return;
+    }
+    c->state = CONN_WAIT;
+    conn_arm(w, c);
+    if (publish(w, c, channel, channel_len, body, len, "") < 0) {
+        http_problem(w, c, CODE_OVERLOADED, "out of memory");
+        http_answered(w, c);
+    }
+}
+
+void http_published(struct worker *w, struct conn *c, enum error_code code, const char *message,
+                    const char *id)
+{
+    if (code) {
+        http_problem(w, c, code, message && *message ? message : code_title(code));
+    } else {
+        struct buf *body = &w->text;
+        buf_clear(body);
+        buf_printf(body, id && *id ? "{\"id\":\"%s\"}\n" : "{\"id\":null}\n", id);
+        http_respond(w, c, 200, "application/json", c->more ? c->more->fields : "", body->data,
+                     body->len);
+    }
+    http_answered(w, c);
+}
+
+static void history_request(struct worker *w, struct conn *c, const struct http_request *request,
+                            struct slice rest)
+{
+    char detail[512];
+    struct params params;
+    enum error_code code = params_parse(&params, PARAMS_HISTORY, request, rest, 1, detail,
+                                        sizeof(detail));
+    if (code == CODE_OK)
+        code = check_channels(w, &params, detail, sizeof(detail));
+    if (code == CODE_OK) {
+        history_begin(w, c, &params);
+    } else {
+        http_problem(w, c, code, detail);
+        http_answered(w, c);
+    }
+    params_done(&params);
+}
+
+/* ---- routing ---- */
+
+/* True when the path is `route` or below it; *ret_rest is "" or begins with the slash. */
+static bool route_is(struct slice path, const char *route, struct slice *ret_rest)
+{
+    size_t len = strlen(route);
+    if (path.len < len || memcmp(path.data, route, len) != 0 ||
+        (path.len > len && path.data[len] != '/'))
+        return false;
+    *ret_rest = (struct slice){ path.data + len, path.len - len };
+    return true;
+}
+
+static bool strip_base(const struct worker *w, struct slice *path)
+{
+    const char *base = w->settings->base_path;
+    struct slice rest;
+    if (strcmp(base, "/") == 0)
+        return true;
+    if (!route_is(*path, base, &rest))
+        return false;
+    *path = rest.len ? rest : (struct slice){ "/", 1 };
+    return true;
+}
+
+static void simple(struct worker *w, struct conn *c, const char *type, const char *body, size_t len)
+{
+    http_respond(w, c, 200, type, c->more->fields, body, len);
+    http_answered(w, c);
+}
+
+static void refuse(struct worker *w, struct conn *c, enum error_code code, const char *detail)
+{
+    http_problem(w, c, code, detail);
+    http_answered(w, c);
+}
+
+static bool method_is(struct worker *w, struct conn *c, const struct http_request *request,
+                      bool post)
+{
+    bool get = request->method == HTTP_GET || request->method == HTTP_HEAD;
+    if (post ? request->method == HTTP_POST : get)
+        return true;
+    (void)snprintf(c->more->fields + strlen(c->more->fields),
+                   FIELDS_MAX - strlen(c->more->fields), "Allow: %s\r\n",
+                   post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
+    refuse(w, c, CODE_METHOD_NOT_ALLOWED, post ? "use POST" : "use GET");
+    return false;
+}
+
+static void route_public(struct worker *w, struct conn *c, const struct http_request *request,
+                         struct slice path, const char *body, size_t len)
+{
+    struct slice rest;
+    bool ws = route_is(path, "/ws", &rest), sse = !ws && route_is(path, "/sse", &rest);
+    bool history = !ws && !sse && route_is(path, "/history", &rest);
+    bool publishes = !ws && !sse && !history && route_is(path, "/publish", &rest);
+    bool echo = w->settings->echo && path.len == 5 && memcmp(path.data, "/echo", 5) == 0;
+    if ((ws || sse || history || publishes || echo) && !origin_allowed(w, request)) {
+        char shown[256], detail[400];
+        text_escape(shown, sizeof(shown), request->origin.data, request->origin.len);
+        (void)snprintf(detail, sizeof(detail), "start the server with --origin %s", shown);
+        refuse(w, c, CODE_ORIGIN_FORBIDDEN, detail);
+    } else if (ws || echo) {
+        if (echo)
+            echo_request(w, c, request);
+        else
+            ws_request(w, c, request, rest);
+    } else if (sse) {
+        if (method_is(w, c, request, false))
+            sse_request(w, c, request, rest);
+    } else if (history) {
+        if (method_is(w, c, request, false))
+            history_request(w, c, request, rest);
+    } else if (publishes) {
+        if (method_is(w, c, request, true))
+            publish_request(w, c, request, rest, body, len);
+    } else if (path.len == 8 && memcmp(path.data, "/healthz", 8) == 0) {
+        if (method_is(w, c, request, false))
+            simple(w, c, "text/plain", "ok\n", 3);
+    } else if (w->settings->dev && path.len == 1) {
+        if (method_is(w, c, request, false))
+            simple(w, c, "text/html; charset=utf-8", page_html, strlen(page_html));
+    } else {
+        refuse(w, c, CODE_NOT_FOUND, "there are /ws, /sse, /history, /publish and /healthz");
+    }
+}
+
+static void dispatch(struct worker *w, struct conn *c, const struct http_request *request,
+                     const char *body, size_t len)
+{
+    struct slice path = request->path;
+    c->flags = request->keep_alive ? c->flags | CONN_KEEP : c->flags & ~(uint32_t)CONN_KEEP;
+    if (request->method == HTTP_HEAD)
+        c->flags |= CONN_HEAD;
+    if (c->flags & CONN_ADMIN) {
+        if (!admin_request(w, c, request))
+            refuse(w, c, CODE_NOT_FOUND, "there are /metrics, /healthz and /readyz");
+        return;
+    }
+    allow_origin(w, c, request);
+    if (request->method == HTTP_OPTIONS)
+        preflight(w, c);
+    else if (!strip_base(w, &path))
+        refuse(w, c, CODE_NOT_FOUND, "outside of --base-path");
+    else
+        route_public(w, c, request, path, body, len);
+}
+
+/* Is the body complete? Answers what can't be; *ret_len: of the body. */
+static bool body_ready(struct worker *w, struct conn *c, const struct http_request *request,
+                       size_t available, size_t *ret_len)
+{
+    *ret_len = request->has_length ? request->content_length : 0;
+    if (request->chunked || (request->method == HTTP_POST && !request->has_length)) {
+        bad_head(w, c, 411, "send a Content-Length");
+        return false;
+    }
+    if (request->content_length > BODY_MAX) {
+        bad_head(w, c, 413, "a body is at most 1 MiB");
+        return false;
+    }
+    if (available >= *ret_len)
+        return true;
+    if (!(c->flags & CONN_BODY)) {
+        c->flags |= CONN_BODY;
+        conn_arm(w, c);
+        if (request->expect_continue)
+            conn_send(w, c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    }
+    return false;
+}
+
+void http_readable(struct worker *w, struct conn *c)
+{
+    while (c->state == CONN_HTTP && c->more && c->more->in.len && !conn_has_unsent(c)) {
+        struct buf *in = &c->more->in;
+        struct http_request request;
+        const char *error = NULL;
+        int64_t head = http_parse((char *)in->data, in->len, &request, &error);
+        if (head == 0)
+            return;
+        if (head < 0) {
+            bad_head(w, c, (unsigned)-head, error);
+            return;
+        }
+        size_t body;
+        if (!body_ready(w, c, &request, in->len - (size_t)head, &body))
+            return;
+        if (request.method == HTTP_POST && publish_full(w)) {
+            conn_pause(w, c);
+            return;
+        }
+        /* What is parsed points into `in`: it is taken out first and given back afterwards, so
+         * that answering (which may read on) finds only the rest. */
+        struct buf request_bytes = *in;
+        *in = buf_make(request_bytes.max);
+        size_t used = (size_t)head + body;
+        if (buf_append(in, request_bytes.data + used, request_bytes.len - used) < 0)
+            conn_kill(w, c, 1011);
+        else
+            dispatch(w, c, &request, (char *)request_bytes.data + head, body);
+        buf_done(&request_bytes);
+    }
+    if (c->more && c->more->in.len && (c->state == CONN_STREAM || c->state == CONN_ECHO))
+        ws_readable(w, c, NULL, 0); /* sent right behind the upgrade */
+}

@@ -1,0 +1,228 @@
+/* A worker's inner state, shared by the files that make up its turn. */
+#ifndef TRANSPORTS_TURN_H
+#define TRANSPORTS_TURN_H
+
+#include "arena.h"
+#include "channel.h"
+#include "conn.h"
+#include "frame_cache.h"
+#include "http.h"
+#include "loop.h"
+#include "params.h"
+#include "reader.h"
+#include "wheel.h"
+#include "worker.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VISIT_BYTES (64u << 10) /* per connection and visit; always at least one event */
+#define VISIT_IOVS  64
+
+/* The frames that a connection with one feed and this cursor gets; most connections of a feed share
+ * one cursor, so it is put together once for all of them. */
+struct gathered {
+    const struct feed *feed;
+    uint64_t from, upto;
+    struct iovec iov[VISIT_IOVS];
+    int n_iov;
+    size_t bytes;
+    uint32_t n_frames;
+    bool control; /* frames of the control channel are among them */
+    uint64_t to; /* the cursor when all of it is sent */
+    int64_t oldest_ms;
+};
+
+/* A connection's feeds, each at its next frame; the smallest offset is next. */
+struct merge_head {
+    const struct feed *feed;
+    uint32_t index;
+};
+struct merge {
+    struct merge_head *heads;
+    uint32_t n;
+};
+
+struct worker {
+    const struct worker_options *options;
+    const struct settings *settings;
+    struct log *log;
+    struct counters *counters;
+    struct loop loop;
+
+    /* time, read once per turn or where budgets are checked */
+    int64_t now_us, now_ms, wall_ms;
+
+    /* the log and the source process */
+    uint64_t frontier;
+    struct reader *reader;
+    int event_fd;                  /* as registered with the loop; -1 until greeted */
+    int64_t reconnect_ms;          /* when to try the inbox again */
+    struct list tell;              /* channels whose interest is to be told */
+    bool log_down;                 /* the source's state in the log, at the frontier */
+    bool hung;                     /* the source process's beat has stopped */
+    bool down;                     /* log_down || hung: what streams are told */
+    enum gap_reason down_reason;
+    char kind[32], mode[32];
+    bool durable;
+    uint8_t *body; /* of the record being read */
+    size_t body_cap;
+
+    /* channels */
+    struct map channels;
+    struct channel control; /* the reserved channel "" */
+    struct arena arena;
+    struct list dirty;      /* walkers */
+    struct walker everyone; /* over conns, for control frames */
+    struct gathered gathered;
+    struct merge_head *heads; /* room for all channels a connection may have, and one */
+
+    /* connections */
+    struct conn **conns;
+    uint32_t n_conns, cap_conns, max_conns;
+    uint64_t next_conn_id;
+    struct list readable, behind, doomed, tails, settling, paused;
+    size_t tail_bytes;
+    struct frame_cache cache;
+    struct catchup *catchup; /* scratch of catchup.c */
+    struct wheel wheel;
+    int spare_fd; /* given up to refuse politely when descriptors run out */
+
+    /* publishing */
+    struct map publishes;
+    struct list unsent; /* publishes that the inbox did not take yet */
+    uint64_t next_request;
+    size_t publish_bytes; /* outstanding */
+
+    /* scratch */
+    struct buf encode, text, response;
+    uint8_t *inbuf;
+
+    /* ending */
+    int signal_fd;
+    bool draining, quit;
+    int64_t drain_until_ms, next_drain_ms;
+    int64_t next_check_ms; /* of the source process's beat */
+};
+
+/* ---- ingest.c: from the log into the arena ---- */
+void ingest(struct worker *w);              /* one slice */
+bool ingest_pending(const struct worker *w);
+/* Copies body into w->body (grown as needed). 1, 0 lapped, -ENOMEM. */
+int read_body(struct worker *w, struct log_record *record);
+/* Appends the wire frame of any record (message or control) in the format; nothing for records that
+ * the format does not show. */
+int encode_record(struct worker *w, struct buf *out, enum frame_format format,
+                  const struct log_record *record);
+
+/* Appends a message's JSON object without type and channel, as /history has it. */
+int record_json(struct worker *w, struct buf *out, const struct log_record *record);
+
+/* ---- flush.c: from the arena to sockets ---- */
+void flush(struct worker *w, int64_t budget_us);
+/* Sends everything new to one connection, or marks it blocked or behind. */
+void visit(struct worker *w, struct conn *c);
+void set_behind(struct worker *w, struct conn *c, bool behind);
+void observe_delivery(struct worker *w, const struct conn *c, uint32_t frames, size_t bytes,
+                      int64_t oldest_ms);
+
+/* ---- catchup.c: from the log to sockets ---- */
+void catch_up(struct worker *w, int64_t budget_us);
+void catch_up_done(struct worker *w);
+
+/* ---- subscribe.c ---- */
+struct channel *channel_acquire(struct worker *w, const char *name, size_t len);
+void channel_release(struct worker *w, struct channel *channel);
+/* Begins a subscription. 0, -EEXIST, -EMFILE (too many channels), -ENOMEM. */
+int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
+              const struct since *since, uint32_t last, const char *ref);
+/* 0 or -ENOENT. */
+int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len);
+void unsubscribe_all(struct worker *w, struct conn *c);
+/* Evaluates what waits on this connection after a channel became ready or refused. */
+void joins_advance(struct worker *w, struct conn *c);
+void settle(struct worker *w); /* tells `ready` where it is due */
+void joins_free(struct worker *w, struct conn *c);
+void join_free(struct worker *w, struct join *join);
+void join_replayed(struct worker *w, struct join *join);
+void tell_source(struct worker *w); /* interests that the inbox did not take yet */
+void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from, uint64_t ready_at);
+void on_refused(void *worker, const char *name, size_t len, enum error_code code,
+                const char *message);
+void channels_forget_source(struct worker *w); /* the source process is gone: ask the next one */
+/* Announces to one connection; nothing for bare WebSockets but what ends them. */
+void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
+              uint64_t before, enum gap_reason reason);
+void tell_down_up(struct worker *w, struct conn *c);
+void send_control(struct worker *w, struct conn *c, const char *name, const struct buf *json);
+
+/* ---- publish.c ---- */
+/* Sends to the source process; the answer goes to the connection by http_published() or
+ * ws_published(). 0 or -ENOMEM. */
+int publish(struct worker *w, struct conn *c, const char *channel, size_t channel_len,
+            const void *data, size_t len, const char *ref);
+bool publish_full(const struct worker *w); /* publishers are not read until it is false */
+void publish_resend(struct worker *w);     /* what the inbox did not take yet */
+void on_published(void *worker, uint64_t request, enum error_code code, const char *message,
+                  const char *id);
+void publishes_fail(struct worker *w); /* the source process is gone */
+void publishes_forget(struct worker *w, struct conn *c); /* the connection is gone */
+void publish_done(struct worker *w);
+
+/* ---- access.c ---- */
+bool may_read(const struct worker *w, const char *channel, size_t len);
+bool may_write(const struct worker *w, const char *channel, size_t len);
+/* What is wrong with reading (or writing) this channel; CODE_OK: nothing. */
+enum error_code check_channel(const struct worker *w, const char *channel, size_t len, bool write,
+                              char *detail, size_t size);
+bool origin_allowed(const struct worker *w, const struct http_request *request);
+
+/* ---- sessions ---- */
+void http_readable(struct worker *w, struct conn *c); /* bytes in more->in */
+void http_published(struct worker *w, struct conn *c, enum error_code code, const char *message,
+                    const char *id);
+/* After the response: reads on, or ends. */
+void http_answered(struct worker *w, struct conn *c);
+/* Queues a whole response. `fields`: further header lines, each ending in CRLF, or "". */
+void http_respond(struct worker *w, struct conn *c, unsigned status, const char *type,
+                  const char *fields, const void *body, size_t len);
+void http_problem(struct worker *w, struct conn *c, enum error_code code, const char *detail);
+void history_begin(struct worker *w, struct conn *c, const struct params *params);
+void http_answer_history(struct worker *w, struct conn *c);
+void history_cancel(struct worker *w, struct conn *c);
+/* Answers /metrics, /readyz. False: no such path. */
+bool admin_request(struct worker *w, struct conn *c, const struct http_request *request);
+/* Stops reading it until publish_full() is false again. */
+void conn_pause(struct worker *w, struct conn *c);
+void ws_readable(struct worker *w, struct conn *c, uint8_t *data, size_t len);
+void ws_published(struct worker *w, struct conn *c, enum error_code code, const char *message,
+                  const char *id, const char *ref);
+/* A text message of fanwire.v1. */
+void protocol_message(struct worker *w, struct conn *c, const uint8_t *data, size_t len);
+
+/* ---- stream.c ---- */
+/* Turns the connection into a stream of this format and greets; subscriptions follow. */
+void stream_begin(struct worker *w, struct conn *c, enum transport transport,
+                  enum frame_format format, unsigned heartbeat_s);
+void stream_closing(struct worker *w, struct conn *c, enum error_code code, unsigned retry_ms);
+void conn_timer(struct worker *w, struct conn *c);
+void conn_arm(struct worker *w, struct conn *c); /* its next timer, by state */
+void client_name(const struct worker *w, const struct conn *c, char out[24]);
+
+/* ---- intake.c: accepting, reading, writable edges ---- */
+void intake_listen(struct worker *w, int fd, bool admin); /* as many as there are, ≤ 64 */
+void intake_event(struct worker *w, struct conn *c, bool readable, bool writable);
+void intake_read(struct worker *w, int64_t budget_us); /* readable connections, round-robin */
+void intake_resume(struct worker *w);                  /* paused publishers, when there is room */
+
+/* ---- source_link.c: the connection to the source process ---- */
+void link_connect(struct worker *w);
+void link_process(struct worker *w);
+void link_check(struct worker *w); /* its beat, once a second */
+
+static inline struct feed *control_feed(const struct worker *w, const struct conn *c)
+{
+    return w->control.feeds[c->format];
+}
+
+#endif

@@ -1,0 +1,72 @@
+/* A hub for tests of sources: a small poll loop, a clock that can be moved, and a record of
+ * everything the source has said. */
+#ifndef TESTS_FAKE_HOST_H
+#define TESTS_FAKE_HOST_H
+
+#include <fanwire/source.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct fake_event {
+    char *channel, *key, *from, *data; /* NUL-terminated copies; key and from may be NULL */
+    size_t channel_len, len;
+};
+
+struct fake_answer {
+    uint64_t request;
+    const char *code; /* NULL: accepted */
+    char message[600];
+};
+
+struct fake_name {
+    const char *name;
+    const char *addresses[4]; /* none: resolving fails */
+};
+
+struct fw_host {
+    /* what the test sets */
+    const struct fake_name *names; /* NULL-terminated; other names fail to resolve */
+    void (*on_event)(void *arg, const struct fw_source_event *event); /* instead of recording */
+    void (*on_answer)(void *arg, uint64_t request, const char *code);
+    void *arg;
+    unsigned flushes_until_full; /* the flush after so many says stop; 0: never */
+    /* what the source has said */
+    unsigned n_opened, n_lost, n_refused_events, n_flushes, n_lookups, n_warnings;
+    char mode[32], guarantee[128], lost_reason[32], lost_message[600], log[4096];
+    char refused_event[128], refused_channel[300], refused_code[32], refused_message[600];
+    char last_ready[300];
+    bool hears_all;
+    unsigned n_ready, n_refused, max_unflushed, unflushed;
+    struct fake_event *events;
+    size_t n_events, cap_events;
+    struct fake_answer *answers;
+    size_t n_answers, cap_answers;
+    /* the loop */
+    struct fw_watch *watches;
+    struct fw_timer *timers;
+    struct fw_resolve *resolves;
+    int64_t skew_ms;
+};
+
+struct fw_host *host_new(void);
+void host_free(struct fw_host *host); /* fails if the source has left anything open */
+void host_run_ms(struct fw_host *host, int ms);
+void host_advance(struct fw_host *host, int64_t ms); /* moves the clock; timers fire in the loop */
+void host_forget_events(struct fw_host *host);
+
+/* Runs until `condition`, an expression, is true. */
+#define RUN_UNTIL(host, condition)                                                                 \
+    do {                                                                                           \
+        int64_t end_ = host_real_ms() + 20000;                                                     \
+        while (!(condition)) {                                                                     \
+            if (host_real_ms() > end_)                                                             \
+                fail_msg("not within 20 s: %s (log: %s, lost: %s)", #condition, (host)->log,       \
+                         (host)->lost_message);                                                    \
+            host_turn(host, 100);                                                                  \
+        }                                                                                          \
+    } while (0)
+
+int64_t host_real_ms(void);
+void host_turn(struct fw_host *host, int timeout_ms); /* one turn of the loop */
+
+#endif
