@@ -22,7 +22,8 @@
 
 #define HEAD_MAX   2048
 #define READ_MAX   (64u << 10)
-#define FRAMES_MAX (4 * READ_MAX) /* an empty line becomes two bytes, a long one up to four more */
+#define FRAMES_MAX (4 * READ_MAX) /* an empty line becomes two bytes, a long one up to four more   \
+                                   */
 #define EVENTS_MAX 256
 #define LINE_MAX_  UINT16_MAX
 

@@ -2,9 +2,9 @@
  * the server's standard input, in one process: the next events are written when every client has
  * the ones before, so that both servers under test are driven alike and below saturation.
  *
- * Usage: clients PORT PATH COUNT PID, with descriptor 3 = the pipe to the server's standard input
- * and PID = the process whose CPU time counts. It connects, prints "connected N", then obeys lines
- * of standard input:
+ * Usage: clients PORT PATH COUNT PID FD, with PID = the process whose CPU time counts and FD = the
+ * pipe to the server's standard input. It connects, prints "connected N", then obeys lines of
+ * standard input:
  *
  *     run ROUNDS BURST      ROUNDS times: write BURST events of 64 bytes at once, wait for all
  *                           prints "DELIVERIES CPU_NS WALL_NS": CPU is that of PID meanwhile
@@ -25,16 +25,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAYLOAD      64
-#define FRAME        (2 + PAYLOAD)
-#define BURST_MAX    1024
-#define EVENTS_FD    3
-#define EVENTS_MAX   512
-#define CONNECTING   256  /* at a time: fewer than any listen queue holds */
-#define PER_ADDRESS  5000 /* clients of one source address 127.0.0.x */
-#define PATIENCE_MS  20000
-#define CONTROL_BIT  0x08 /* of a frame's opcode */
-#define PING_MAX     (2 + 125)
+#define PAYLOAD     64
+#define FRAME       (2 + PAYLOAD)
+#define BURST_MAX   1024
+#define EVENTS_FD   3
+#define EVENTS_MAX  512
+#define CONNECTING  256  /* at a time: fewer than any listen queue holds */
+#define PER_ADDRESS 5000 /* clients of one source address 127.0.0.x */
+#define PATIENCE_MS 20000
+#define CONTROL_BIT 0x08 /* of a frame's opcode */
+#define PING_MAX    (2 + 125)
 
 enum state { CLIENT_CONNECTING, CLIENT_ASKED, CLIENT_OPEN };
 
@@ -50,6 +50,7 @@ struct load {
     int epoll;
     uint16_t port;
     const char *path;
+    int events_fd;
     clockid_t cpu; /* of the server */
     struct client *clients;
     size_t count, connecting, open;
@@ -278,7 +279,7 @@ static void run_round(struct load *l, size_t burst)
 {
     make_events(l, burst);
     l->complete = 0;
-    if (write(EVENTS_FD, l->lines, l->n_lines) != (ssize_t)l->n_lines)
+    if (write(l->events_fd, l->lines, l->n_lines) != (ssize_t)l->n_lines)
         fail("cannot write events: %s", strerror(errno));
     while (l->complete < l->count) {
         struct epoll_event events[EVENTS_MAX];
@@ -322,6 +323,7 @@ static struct load *start(char **argv)
         l->port = (uint16_t)strtoul(argv[1], NULL, 10);
         l->path = argv[2];
         l->count = count;
+        l->events_fd = (int)strtol(argv[5], NULL, 10);
         l->clients = calloc(count, sizeof(struct client));
     }
     if (!l || !l->clients)
@@ -336,8 +338,8 @@ static struct load *start(char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
-        fail("usage: clients PORT PATH COUNT PID 3>EVENTS");
+    if (argc != 6)
+        fail("usage: clients PORT PATH COUNT PID FD");
     raise_descriptor_limit();
     struct load *l = start(argv);
     connect_all(l);

@@ -1,4 +1,5 @@
-/* How fast the library's iterator is: fw_sub_next() over events that are there already, on one core.
+/* How fast the library's iterator is: fw_sub_next() over events that are there already, on one
+ * core.
  *
  * Usage: iterator SAMPLES EVENTS; publishes EVENTS events of 64 bytes to a hub of its own, then
  * reads them SAMPLES times from the oldest to the newest and prints per sample "next NS":
@@ -36,8 +37,8 @@ static struct fw_hub *fill(size_t events)
     if (fw_hub_open("memory:", &options, &hub, &err) < 0)
         fail("hub", err.message);
     for (size_t i = 0; i < events; i++) {
-        char payload[PAYLOAD + 1];
-        (void)snprintf(payload, sizeof(payload), "%0*zu", PAYLOAD, i);
+        char payload[PAYLOAD] = { 0 };
+        memcpy(payload, &i, sizeof(i));
         if (fw_hub_publish(hub, "bench", payload, PAYLOAD, TIMEOUT, NULL, &err) < 0)
             fail("publish", err.message);
     }
@@ -54,7 +55,8 @@ static struct fw_sub *subscribe(struct fw_hub *hub)
     return sub;
 }
 
-/* The first event opens the channel, which may wait for the hub's thread; the clock starts after it. */
+/* The first event opens the channel, which may wait for the hub's thread; the clock starts after
+ * it. */
 static void sample(struct fw_hub *hub, size_t events)
 {
     struct fw_sub *sub = subscribe(hub);
@@ -66,7 +68,7 @@ static void sample(struct fw_hub *hub, size_t events)
             fail("next", kind ? "a gap" : "events are missing");
         if (kind < 0)
             fail("next", fw_sub_error(sub));
-        if (kind == FW_MESSAGE && (event.len != PAYLOAD || strtoull(event.data, NULL, 10) != seen))
+        if (kind == FW_MESSAGE && (event.len != PAYLOAD || memcmp(event.data, &seen, sizeof(seen))))
             fail("next", "not the event due");
         if (kind == FW_MESSAGE && seen++ == 0)
             begin = cpu_ns();

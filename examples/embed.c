@@ -14,6 +14,7 @@ int main(int argc, char **argv)
     if (fw_hub_open(argv[1], NULL, &hub, &err) < 0 ||
         fw_sub_open(hub, argv[2], NULL, &sub, &err) < 0)
         return fprintf(stderr, "%s\n", err.message), 1;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     while ((kind = fw_sub_next(sub, &ev, -1)) > 0) {
         if (kind == FW_MESSAGE)
             printf("%.*s\n", (int)ev.len, (const char *)ev.data);

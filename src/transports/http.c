@@ -254,7 +254,7 @@ static int parse_request_line(struct head *head, struct slice line)
 static int check_partial_line(struct head *head, struct slice line)
 {
     for (size_t i = 0; i < line.len; i++)
-        if (line.data[i] != '\r' && (line.data[i] < 0x20 || line.data[i] == 0x7F))
+        if (line.data[i] != '\r' && !(line.data[i] >= 0x20 && line.data[i] < 0x7F))
             return fail(head, 400, "this is no HTTP request");
     return 0;
 }

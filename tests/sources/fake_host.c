@@ -228,6 +228,14 @@ void fw_watch_free(struct fw_watch *watch)
     free(watch);
 }
 
+unsigned host_watched(const struct fw_host *host)
+{
+    unsigned events = 0;
+    for (const struct fw_watch *w = host->watches; w; w = w->next)
+        events |= w->events;
+    return events;
+}
+
 /* ---- timers ---- */
 
 int64_t fw_host_now_ms(struct fw_host *host)

@@ -52,6 +52,7 @@ struct fw_host *host_new(void);
 void host_free(struct fw_host *host); /* fails if the source has left anything open */
 void host_run_ms(struct fw_host *host, int ms);
 void host_advance(struct fw_host *host, int64_t ms); /* moves the clock; timers fire in the loop */
+unsigned host_watched(const struct fw_host *host);   /* what the source waits for, all together */
 void host_forget_events(struct fw_host *host);
 
 /* Runs until `condition`, an expression, is true. */
