@@ -149,19 +149,11 @@ static struct resume history_resume(struct worker *w, const struct history_reque
     const struct channel *channel = history->channel;
     uint64_t covered = channel->state == CHANNEL_READY ? channel->covered_from : cut;
     struct resume r = resume_channel(w->log, name, &history->since, covered, cut);
-    if (r.reason == REASON_NONE && history->since.kind == SINCE_POSITION) {
-        /* an outage's gap is written in the control channel */
-        struct log_channel control = { w->control.hash, "", 0 };
-        uint64_t offsets[LOG_HOPS_MAX];
-        int n = log_walk(w->log, &control, r.from, cut, offsets, LOG_HOPS_MAX);
-        for (int i = 0; i < n || n < 0; i++) {
-            struct log_record record;
-            if (n >= 0 && log_peek(w->log, offsets[i], &record) == 1 && record.kind != RECORD_GAP)
-                continue;
-            r.reason = REASON_CONNECTION_LOST;
-            r.after = r.from;
-            r.before = n >= 0 ? record.next : cut;
-            break;
+    if (r.reason == REASON_NONE) {
+        struct resume control = resume_control(w, &history->since, cut);
+        if (control.reason) {
+            control.from = r.from;
+            return control;
         }
     }
     return r;

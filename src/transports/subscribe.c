@@ -389,17 +389,30 @@ static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
     return r.from;
 }
 
-/* What an outage lost is written in the control channel; a client whose position is older than
- * what is held of it cannot be told "complete". */
-static void check_control(struct worker *w, struct conn *c, const struct since *since,
-                          uint64_t cut)
+/* What an outage lost is written in the control channel: a resume that reaches back over such a
+ * record is not complete, whatever its own channels say. `from`: the first control record at or
+ * after the position, or cut. */
+struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut)
 {
-    if (since->kind != SINCE_POSITION || since->position.kind == POSITION_FOREIGN)
-        return;
     struct log_channel name = log_channel_of(&w->control);
     struct resume r = resume_channel(w->log, &name, since, 0, cut);
-    if (r.reason == REASON_EXPIRED)
-        tell_gap(w, c, NULL, r.after, r.before, r.reason);
+    if (since->kind != SINCE_POSITION || r.reason != REASON_NONE)
+        return r;
+    uint64_t offsets[LOG_HOPS_MAX];
+    int n = log_walk(w->log, &name, r.from, cut, offsets, LOG_HOPS_MAX);
+    r.before = cut;
+    if (n < 0)
+        r.reason = REASON_EXPIRED;
+    for (int i = n - 1; i >= 0; i--) { /* the newest: whole again from there */
+        struct log_record record;
+        if (log_peek(w->log, offsets[i], &record) == 1 && record.kind != RECORD_GAP)
+            continue;
+        r.reason = REASON_CONNECTION_LOST;
+        r.before = record.next;
+        break;
+    }
+    r.after = since->position.kind == POSITION_LOCAL ? since->position.a : 0;
+    return r;
 }
 
 static int compare_offsets(const void *a, const void *b)
@@ -443,8 +456,14 @@ static void joins_open(struct worker *w, struct conn *c)
 {
     uint64_t cut = log_indexed(w->log), start = UINT64_MAX;
     struct list *n = c->more->joins.next;
-    if (n != &c->more->joins)
-        check_control(w, c, &list_entry(n, struct join, node)->since, cut);
+    const struct since since = list_entry(n, struct join, node)->since; /* all have the same */
+    if (since.kind == SINCE_POSITION) {
+        struct log_channel control = log_channel_of(&w->control);
+        struct resume r = resume_channel(w->log, &control, &since, 0, cut);
+        if (r.reason == REASON_EXPIRED)
+            tell_gap(w, c, NULL, r.after, r.before, r.reason);
+        start = r.from; /* gaps of the whole source are met on the way */
+    }
     while (c->state == CONN_STREAM && n != &c->more->joins) {
         struct join *join = list_entry(n, struct join, node);
         n = n->next;
@@ -492,6 +511,11 @@ static void join_late(struct worker *w, struct join *join)
         return;
     uint64_t cut = log_indexed(w->log);
     uint64_t from = join->last ? cut : join_resume(w, join, cut);
+    if (c->state == CONN_STREAM && join->since.kind == SINCE_POSITION) {
+        struct resume control = resume_control(w, &join->since, c->cursor);
+        if (control.reason == REASON_EXPIRED || control.reason == REASON_CONNECTION_LOST)
+            tell_gap(w, c, join->sub->channel, control.after, control.before, control.reason);
+    }
     if (c->state != CONN_STREAM)
         return;
     if (sub_enter(w, join->sub) < 0) {

@@ -141,6 +141,7 @@ int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len);
 void unsubscribe_all(struct worker *w, struct conn *c);
 /* Evaluates what waits on this connection after a channel became ready or refused. */
 void joins_advance(struct worker *w, struct conn *c);
+struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut);
 void settle(struct worker *w); /* tells `ready` where it is due */
 void joins_free(struct worker *w, struct conn *c);
 void join_free(struct worker *w, struct join *join);

@@ -252,8 +252,8 @@ static bool jansson_accepts(const char *text, size_t len, enum json_error_code *
 static void agrees_with_jansson_on_mutations(void **state)
 {
     static const char *const seeds[] = {
-        "{\"op\":\"insert\",\"row\":{\"id\":42,\"title\":\"milk "
-        "\\u00e4\\n\",\"done\":false},\"n\":[1,-2.5e3,null]}",
+        "{\"op\":\"insert\",\"row\":{\"id\":42,\"t\":\"\\u00e4\\n\",\"done\":false},\"n\":[-2.5e3,"
+        "null]}",
         "[\"\xC3\xA4\xE2\x82\xAC\xF0\x9F\x8E\x89\",{\"a\":{\"b\":{}}},[],0,true]",
         " { \"a\" : [ 1 , 2 , { } ] , \"b\" : \"c\" } ",
     };

@@ -40,7 +40,7 @@ struct duel {
 
 static void wait_for(_Atomic uint64_t *word, uint64_t value)
 {
-    for (unsigned i = 0; atomic_load_explicit(word, memory_order_acquire) != value; i++)
+    for (unsigned i = 0; atomic_load_explicit(word, memory_order_acquire) < value; i++)
         if (i > 2000)
             (void)sched_yield();
 }
