@@ -1,6 +1,8 @@
-/* JSON: valid exactly when jansson can read it, and what is written always reads back. */
+/* JSON: valid exactly when jansson can read it, a member is the one that jansson finds, and what is
+ * written always reads back. */
 #include "fuzz.h"
 #include "json.h"
+#include "json_member.h"
 #include "text.h"
 
 #include <jansson.h>
@@ -28,6 +30,26 @@ static void compare(const uint8_t *data, size_t size)
     require(!newline || memchr(data, '\n', size) || memchr(data, '\r', size));
 }
 
+/* Keys that need no escape, in objects without repeated keys. */
+static void check_members(const uint8_t *data, size_t size)
+{
+    const size_t flags = JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES;
+    json_t *json = json_loadb((const char *)data, size, flags, NULL), *value;
+    const char *key, *raw;
+    size_t len;
+    json_object_foreach(json, key, value)
+    {
+        if (!json_member((const char *)data, size, key, &raw, &len))
+            continue; /* written with an escape */
+        require((const uint8_t *)raw > data && (const uint8_t *)raw + len < data + size);
+        require(json_valid(raw, len, NULL));
+        json_t *again = json_loadb(raw, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        require(json_equal(again, value));
+        json_decref(again);
+    }
+    json_decref(json);
+}
+
 static void write_and_read(const uint8_t *data, size_t size)
 {
     struct buf b = buf_make(size * 6 + 2);
@@ -45,6 +67,8 @@ static void write_and_read(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     compare(data, size);
+    if (json_valid(data, size, NULL))
+        check_members(data, size);
     write_and_read(data, size);
     return 0;
 }

@@ -242,13 +242,17 @@ static bool close_levels(struct scan *s, bool *ret_end)
 
 bool json_valid(const void *data, size_t len, bool *ret_has_newline)
 {
+    if (ret_has_newline)
+        *ret_has_newline = false;
+    if (!len)
+        return false;
     struct scan s = { .p = data, .end = (const uint8_t *)data + len };
     bool ok, closed, end = false;
     do
         ok = open_levels(&s, &closed) && (closed || scan_scalar(&s)) && close_levels(&s, &end);
     while (ok && !end);
-    if (ret_has_newline)
-        *ret_has_newline = ok && s.newline;
+    if (ok && ret_has_newline)
+        *ret_has_newline = s.newline;
     return ok;
 }
 
@@ -268,6 +272,8 @@ static int append_escape(struct buf *b, uint8_t c)
 
 int json_append_string(struct buf *b, const void *data, size_t len)
 {
+    if (!len)
+        return buf_append_str(b, "\"\"");
     const uint8_t *p = data, *end = p + len;
     size_t start = b->len;
     int r = buf_append_char(b, '"');

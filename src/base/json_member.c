@@ -55,8 +55,7 @@ bool json_member(const char *json, size_t len, const char *key, const char **ret
             return false; /* } */
         const char *name = s.at + 1;
         skip_string(&s);
-        bool found =
-            (size_t)(s.at - name) == key_len + 1 && memcmp(name, key, key_len) == 0;
+        bool found = (size_t)(s.at - name) == key_len + 1 && memcmp(name, key, key_len) == 0;
         skip_space(&s);
         s.at++; /* : */
         skip_space(&s);

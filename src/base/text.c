@@ -88,6 +88,8 @@ static uint32_t utf8_step(uint32_t state, uint8_t c)
 /* Whole characters at once; byte by byte only where one is cut by an end, or wrong. */
 uint32_t utf8_feed(uint32_t state, const void *data, size_t len)
 {
+    if (!len)
+        return state;
     const uint8_t *p = data, *end = p + len;
     while (p < end && state != UTF8_REJECT) {
         size_t n = 0;
@@ -302,10 +304,13 @@ static size_t escape_char(char out[12], const uint8_t *text, size_t len)
 char *text_escape(char *out, size_t size, const void *data, size_t len)
 {
     static const char cut[] = "…";
-    const uint8_t *p = data, *end = p + len;
     size_t at = 0, cut_at = 0; /* cut_at: the last place with room for the ellipsis */
     if (!size)
         return out;
+    out[0] = '\0';
+    if (!len)
+        return out;
+    const uint8_t *p = data, *end = p + len;
     while (p < end) {
         char piece[12];
         p += escape_char(piece, p, (size_t)(end - p));

@@ -13,7 +13,7 @@ static const struct {
 };
 
 static const char *const reasons[N_REASONS] = { [REASON_NONE] = "",
-#define X(name, text) [REASON_##name] = text,
+#define X(name, text) [REASON_##name] = (text),
                                                 GAP_REASONS(X)
 #undef X
 };

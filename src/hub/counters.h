@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 enum transport { TRANSPORT_HTTP, TRANSPORT_WS, TRANSPORT_SSE, N_TRANSPORTS };
-#define N_CLOSE_CODES 16
+#define N_CLOSE_CODES     16
 #define N_LATENCY_BUCKETS 20 /* ≤ 50 µs · 2^i; the last is +Inf */
-#define COUNTERS_SIZE 4096
+#define COUNTERS_SIZE     4096
 
 struct counters {
     _Atomic uint64_t pid, started_ms; /* of the process that writes this page; 0 = free */

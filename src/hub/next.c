@@ -103,6 +103,38 @@ bool sub_is_of(const struct log_record *record, const struct sub_channel *channe
            memcmp(record->channel, channel->name, channel->len) == 0;
 }
 
+/* ---- the descriptor ---- */
+
+static bool interrupted(const struct fw_sub *sub)
+{
+    return atomic_load_explicit(&sub->cancelled, memory_order_acquire) || hub_forked(sub->core);
+}
+
+/* The eventfd is readable unless the subscription is armed, so that the descriptor shows whatever
+ * is left until fw_sub_next() has returned 0. Armed, the engine writes it with the next event, and
+ * the inbox's replies show by themselves. */
+static void disarm(struct fw_sub *sub)
+{
+    sub->armed = false;
+    if (log_wake_slot(sub->slot)) /* the engine has not written it */
+        (void)eventfd_write(reader_eventfd(sub->reader), 1);
+}
+
+/* True when something has come meanwhile. */
+static bool arm(struct fw_sub *sub)
+{
+    eventfd_t kicks;
+    if (!sub->epoll_eventfd)
+        return false;
+    (void)eventfd_read(reader_eventfd(sub->reader), &kicks);
+    sub->armed = sub->attention = true;
+    if (!interrupted(sub) && log_sleep((struct log *)sub->log, sub->slot, sub->cursor))
+        return false;
+    disarm(sub);
+    (void)eventfd_write(reader_eventfd(sub->reader), 1);
+    return true;
+}
+
 /* ---- steps that are not in the log at the cursor ---- */
 
 static enum gap_reason down_reason(const struct fw_sub *sub)
@@ -187,10 +219,8 @@ static int ready_step(struct fw_sub *sub, struct fw_event *ev)
 static int due_step(struct fw_sub *sub, struct fw_event *ev)
 {
     int r = 0;
-    if (sub->armed) {
-        sub->armed = false;
-        log_awake(sub->slot);
-    }
+    if (sub->armed)
+        disarm(sub);
     if (sub->check_state)
         r = state_step(sub, ev);
     if (r == 0 && !list_empty(&sub->refused))
@@ -312,30 +342,11 @@ static int read_on(struct fw_sub *sub, struct fw_event *ev)
 
 /* ---- waiting ---- */
 
-static bool interrupted(const struct fw_sub *sub)
-{
-    return atomic_load_explicit(&sub->cancelled, memory_order_acquire) || hub_forked(sub->core);
-}
-
 static int interruption(struct fw_sub *sub)
 {
     if (hub_forked(sub->core))
         return error_set(&sub->error, -ECHILD, HUB_FORKED_TEXT);
     return error_set(&sub->error, -ECANCELED, "the subscription was cancelled");
-}
-
-/* Returns 0 to the caller: from now on the descriptor must show what comes. True when something has
- * come already. */
-static bool arm(struct fw_sub *sub)
-{
-    eventfd_t kicks;
-    if (sub->epoll_fd < 0 || !sub->epoll_eventfd)
-        return false;
-    (void)eventfd_read(reader_eventfd(sub->reader), &kicks);
-    if (interrupted(sub) || !log_sleep((struct log *)sub->log, sub->slot, sub->cursor))
-        return true;
-    sub->armed = sub->attention = true;
-    return false;
 }
 
 static void wait_for_change(struct fw_sub *sub, uint32_t word, int64_t left_ms)
@@ -361,11 +372,7 @@ static int await(struct fw_sub *sub, int64_t deadline_ms, bool dry)
         return 1;
     int64_t left_ms = deadline_ms < 0 ? -1 : deadline_ms - clock_monotonic_ms();
     if (deadline_ms >= 0 && left_ms <= 0) {
-        if (dry)
-            return arm(sub) ? 1 : 0;
-        if (sub->epoll_eventfd) /* not read to the end: stays readable */
-            (void)eventfd_write(reader_eventfd(sub->reader), 1);
-        return 0;
+        return dry && arm(sub) ? 1 : 0;
     }
     if (!dry || log_indexed(sub->log) != sub->cursor)
         return 1;

@@ -26,14 +26,32 @@ static const char notify_sql[] = "SELECT pg_catalog.set_config('synchronous_comm
                                  "pg_catalog.pg_notify('fanwire', $1)";
 
 struct pg_request {
-    struct list node;
+    struct pg_request *next;
     uint64_t id;
     bool refused;
     char *error; /* the server's, when refused; NULL: no memory for it */
     char text[]; /* the envelope, NUL-terminated */
 };
 
-/* ---- answers ---- */
+/* ---- queues ---- */
+
+static void push(struct pg_queue *queue, struct pg_request *request)
+{
+    request->next = NULL;
+    if (queue->first)
+        queue->last->next = request;
+    else
+        queue->first = request;
+    queue->last = request;
+}
+
+static struct pg_request *pop(struct pg_queue *queue)
+{
+    struct pg_request *request = queue->first;
+    if (request)
+        queue->first = request->next;
+    return request;
+}
 
 static void request_free(struct pg_request *request)
 {
@@ -41,14 +59,13 @@ static void request_free(struct pg_request *request)
     free(request);
 }
 
-static void answer_all(struct pg_publisher *p, struct list *list, const char *message)
+/* ---- answers ---- */
+
+static void answer_all(struct pg_publisher *p, struct pg_queue *queue, const char *message)
 {
-    struct list taken; /* an answer may bring the next publish */
-    list_init(&taken);
-    for (struct list *node; (node = list_pop(list));)
-        list_push(&taken, node);
-    for (struct list *node; (node = list_pop(&taken));) {
-        struct pg_request *request = list_entry(node, struct pg_request, node);
+    struct pg_queue taken = *queue; /* an answer may bring the next publish */
+    *queue = (struct pg_queue){ 0 };
+    for (struct pg_request *request; (request = pop(&taken));) {
         fw_host_published(p->host, request->id, "source-down", message, NULL);
         request_free(request);
     }
@@ -92,7 +109,7 @@ static void lose(struct pg_publisher *p, const char *message)
     close_link(p);
     p->n_flight = 0;
     answer_all(p, &p->flight, text);
-    if (p->state == PUBLISHER_CLOSED && !list_empty(&p->waiting))
+    if (p->state == PUBLISHER_CLOSED && p->waiting.first)
         open_link(p);
 }
 
@@ -115,10 +132,9 @@ static bool send_one(struct pg_publisher *p, const struct pg_request *request)
 static bool pump(struct pg_publisher *p)
 {
     bool sent = false;
-    while (p->n_flight < FLIGHT_MAX && !list_empty(&p->waiting)) {
-        struct list *node = list_pop(&p->waiting);
-        struct pg_request *request = list_entry(node, struct pg_request, node);
-        list_push(&p->flight, node);
+    while (p->n_flight < FLIGHT_MAX && p->waiting.first) {
+        struct pg_request *request = pop(&p->waiting);
+        push(&p->flight, request);
         p->n_flight++;
         sent = true;
         if (!send_one(p, request)) {
@@ -141,10 +157,9 @@ static bool pump(struct pg_publisher *p)
 
 static void finish_first(struct pg_publisher *p)
 {
-    struct list *node = list_pop(&p->flight);
-    if (!node)
+    struct pg_request *request = pop(&p->flight);
+    if (!request)
         return;
-    struct pg_request *request = list_entry(node, struct pg_request, node);
     p->n_flight--;
     const char *error = request->error ? request->error : "the server refused the event";
     fw_host_published(p->host, request->id, request->refused ? "source-refused" : NULL,
@@ -152,30 +167,34 @@ static void finish_first(struct pg_publisher *p)
     request_free(request);
 }
 
-static void take_result(struct pg_publisher *p, PGresult *result)
+static void note_refusal(struct pg_request *request, const PGresult *result)
 {
-    if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
+    char line[PG_MESSAGE_MAX];
+    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    free(request->error);
+    request->refused = true;
+    request->error = strdup(pg_one_line(line, sizeof line, text ? text : "unknown error"));
+}
+
+static void take_result(struct pg_publisher *p, const PGresult *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+    if (status == PGRES_PIPELINE_SYNC)
         finish_first(p);
-    } else if (PQresultStatus(result) != PGRES_TUPLES_OK && !list_empty(&p->flight)) {
-        struct pg_request *request = list_entry(p->flight.next, struct pg_request, node);
-        const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-        char line[PG_MESSAGE_MAX];
-        free(request->error);
-        request->refused = true;
-        request->error = strdup(pg_one_line(line, sizeof line, text ? text : "unknown error"));
-    }
-    PQclear(result);
+    else if (status != PGRES_TUPLES_OK)
+        note_refusal(p->flight.first, result);
 }
 
 static void take_results(struct pg_publisher *p)
 {
     unsigned nulls = 0; /* one ends each statement; more mean that nothing follows */
-    while (p->state == PUBLISHER_OPEN && !list_empty(&p->flight) && nulls < 3 &&
+    while (p->state == PUBLISHER_OPEN && p->flight.first && nulls < 3 &&
            PQstatus(p->link.conn) == CONNECTION_OK && !PQisBusy(p->link.conn)) {
         PGresult *result = PQgetResult(p->link.conn);
         nulls = result ? 0 : nulls + 1;
         if (result)
             take_result(p, result);
+        PQclear(result);
     }
 }
 
@@ -232,8 +251,6 @@ static void on_timer(void *arg)
 void pg_publisher_init(struct pg_publisher *p, struct fw_host *host, const struct pg_url *url)
 {
     *p = (struct pg_publisher){ .host = host, .scratch = buf_make(NOTIFY_MAX + 1) };
-    list_init(&p->waiting);
-    list_init(&p->flight);
     pg_link_init(&p->link, host, url, &link_events, p);
 }
 
@@ -270,7 +287,7 @@ void pg_publisher_send(struct pg_publisher *p, const struct fw_publish *publish)
         fw_host_published(p->host, publish->request, code, message, NULL);
         return;
     }
-    list_push(&p->waiting, &request->node);
+    push(&p->waiting, request);
     if (p->state == PUBLISHER_OPEN)
         (void)pump(p);
     else if (p->state == PUBLISHER_CLOSED && fw_host_now_ms(p->host) < p->retry_ms)

@@ -3,18 +3,21 @@
 #define SOURCES_PG_PUBLISH_H
 
 #include "buf.h"
-#include "list.h"
 #include "pg_link.h"
 
 #include <fanwire/source.h>
 #include <stdint.h>
 
+struct pg_queue {
+    struct pg_request *first, *last;
+};
+
 struct pg_publisher {
     struct fw_host *host;
     struct pg_link link;
     enum { PUBLISHER_CLOSED, PUBLISHER_CONNECTING, PUBLISHER_OPEN } state;
-    struct list waiting; /* not sent yet */
-    struct list flight;  /* sent, in order; the answer to the first comes next */
+    struct pg_queue waiting; /* not sent yet */
+    struct pg_queue flight;  /* sent, in order; the answer to the first comes next */
     unsigned n_flight;
     struct fw_timer *timer;
     int64_t heard_ms; /* when something was last sent or received */

@@ -123,15 +123,19 @@ static bool is_orm_parameter(struct span name)
 char *pg_one_line(char *out, size_t size, const char *text)
 {
     size_t n = 0;
-    for (const char *p = text; *p && n + 1 < size; p++) {
-        bool blank = isspace((unsigned char)*p);
-        if (!blank)
-            out[n++] = *p;
-        else if (n > 0 && out[n - 1] != ' ')
+    while (*text && n + 3 < size) {
+        size_t blanks = strspn(text, " \t\r\n");
+        bool new_line = memchr(text, '\n', blanks);
+        if (blanks == 0) {
+            out[n++] = *text++;
+            continue;
+        }
+        text += blanks;
+        if (n > 0 && *text && new_line)
+            out[n++] = ';';
+        if (n > 0 && *text)
             out[n++] = ' ';
     }
-    while (n > 0 && out[n - 1] == ' ')
-        n--;
     out[n] = '\0';
     return out;
 }
@@ -152,10 +156,10 @@ static void scrub(char *text, struct span secret)
 static void show_scrubbed(char *text)
 {
     char *out = text;
-    for (const char *p = text; *p; p++)
-        if (*p != '\1')
-            *out++ = *p;
-        else if (p == text || p[-1] != '\1')
+    for (char c, before = '\0'; (c = *text++); before = c)
+        if (c != '\1')
+            *out++ = c;
+        else if (before != '\1')
             *out++ = '*';
     *out = '\0';
 }

@@ -34,7 +34,7 @@ void pg_url_done(struct pg_url *url);
 /* True if the place's name has to be resolved before libpq may see it. */
 bool pg_place_needs_address(const struct pg_place *place);
 
-/* Writes libpq's text as one line without trailing blanks, cut to size. Returns out. */
+/* Writes libpq's text as one line, its lines joined by "; ", cut to size (≥ 4). Returns out. */
 char *pg_one_line(char *out, size_t size, const char *text);
 
 #endif

@@ -16,6 +16,7 @@
 #include "pg_names.h"
 #include "pg_publish.h"
 #include "pg_url.h"
+#include "text.h"
 
 #include <errno.h>
 #include <fanwire/source.h>
@@ -134,8 +135,10 @@ static void look_soon(struct fw_source *s)
 /* What START says about the server. */
 static void take_server(struct fw_source *s, const PGresult *result)
 {
+    uint64_t pid = 0;
+    (void)parse_uint(PQgetvalue(result, 0, 0), INT32_MAX, &pid);
     s->installed = PQgetvalue(result, 0, 2)[0] == 't';
-    if (!s->warned_pooler && atoi(PQgetvalue(result, 0, 0)) != PQbackendPID(s->link.conn)) {
+    if (!s->warned_pooler && (int)pid != PQbackendPID(s->link.conn)) {
         s->warned_pooler = true;
         fw_host_log(s->host, FW_LOG_WARNING, "pooler",
                     "the URL seems to lead to a connection pooler, through which LISTEN does not "

@@ -215,15 +215,13 @@ static int send_rest(struct worker *w, struct conn *c, const uint8_t *data, size
 int conn_flush(struct worker *w, struct conn *c)
 {
     struct conn_more *more = c->more;
-    if (!more)
-        return 1;
-    if (more->tail) {
+    if (more && more->tail) {
         int r = send_rest(w, c, more->tail->data, more->tail->len, &more->tail_sent);
         if (r <= 0)
             return r;
         drop_tail(w, c);
     }
-    if (more->out.len) {
+    if (more && more->out.len) {
         size_t sent = 0;
         int r = send_rest(w, c, more->out.data, more->out.len, &sent);
         if (r < 0)

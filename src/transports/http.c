@@ -463,10 +463,10 @@ static int64_t parse(struct head *head)
 int64_t http_parse(const char *data, size_t len, struct http_request *ret, const char **error)
 {
     *ret = (struct http_request){ 0 };
-    size_t seen = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
-    struct head head = { .start = data, .p = data, .end = data + seen, .request = ret };
     if (!len)
         return 0;
+    size_t seen = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
+    struct head head = { .start = data, .p = data, .end = data + seen, .request = ret };
     int64_t r = parse(&head);
     if (error)
         *error = head.error;

@@ -252,8 +252,7 @@ static bool jansson_accepts(const char *text, size_t len, enum json_error_code *
 static void agrees_with_jansson_on_mutations(void **state)
 {
     static const char *const seeds[] = {
-        "{\"op\":\"insert\",\"row\":{\"id\":42,\"t\":\"\\u00e4\\n\",\"done\":false},\"n\":[-2.5e3,"
-        "null]}",
+        "{\"op\":\"x\",\"row\":{\"id\":42,\"t\":\"\\u00e4\\n\"},\"n\":[-2.5e3,null,false]}",
         "[\"\xC3\xA4\xE2\x82\xAC\xF0\x9F\x8E\x89\",{\"a\":{\"b\":{}}},[],0,true]",
         " { \"a\" : [ 1 , 2 , { } ] , \"b\" : \"c\" } ",
     };
@@ -290,6 +289,7 @@ static void assert_written(const void *data, size_t len, const char *expected)
 static void writes_strings(void **state)
 {
     assert_written("", 0, "\"\"");
+    assert_written(NULL, 0, "\"\"");
     assert_written("plain text, long enough for words", 33,
                    "\"plain text, long enough for words\"");
     assert_written("q\" b\\ /", 7, "\"q\\\" b\\\\ /\"");

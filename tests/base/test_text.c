@@ -99,6 +99,7 @@ static void utf8_in_long_texts(void **state)
         assert_false(utf8_valid(text, sizeof(text)));
     }
     assert_true(utf8_valid("", 0));
+    assert_true(utf8_valid(NULL, 0));
     assert_true(utf8_valid("a\0b", 3));
 }
 
@@ -322,6 +323,7 @@ static void cuts_to_size_at_a_character(void **state)
     assert_string_equal(text_escape(out, 3, "hello", 5), "");
     assert_string_equal(text_escape(out, 1, "hello", 5), "");
     assert_string_equal(text_escape(out, 9, "\n\n\n\n\n", 5), "\\n\\n…");
+    assert_string_equal(text_escape(out, 4, NULL, 0), "");
     out[0] = 'x';
     text_escape(out, 0, "hello", 5);
     assert_int_equal(out[0], 'x');

@@ -63,7 +63,8 @@ class Member:
         if self.kind == JSON:
             return any(m["type"] == "ready" for m in self.messages)
         if self.kind == SSE:
-            return any(m.kind == "ready" for m in self.messages)
+            return any(m.kind == "ready" or m.data.startswith('{"type":"ready"')
+                       for m in self.messages)
         return self.status == 101
 
     def _request(self):

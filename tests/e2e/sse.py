@@ -89,6 +89,7 @@ class EventSource:
     def _open(self, last_event_id):
         self.reader = Reader()
         self._waiting = []
+        self._dispatched_id = last_event_id or ""
         self.wire = b""
         self.socket = socket.create_connection(self.address, self.timeout)
         headers = dict(self._headers, Accept="text/event-stream", Host="%s:%d" % self.address)
@@ -102,8 +103,8 @@ class EventSource:
         self.response = raw.response()
         assert self.response is not None, "the connection ended"
         if self.response.status == 200:
-            self._take(raw.buffer)
             self.reader.last_id = self.reader._id = last_event_id or ""
+            self._take(raw.buffer)
 
     def _take(self, data):
         self.wire += data
@@ -115,7 +116,9 @@ class EventSource:
         while not self._waiting:
             if not self.fill(deadline):
                 return None
-        return self._waiting.pop(0)
+        event = self._waiting.pop(0)
+        self._dispatched_id = event.id
+        return event
 
     def fill(self, deadline):
         """Reads some bytes, whatever they are; False at the end."""
@@ -151,7 +154,8 @@ class EventSource:
 
     @property
     def last_id(self):
-        return self.reader.last_id
+        """Of what the test has seen: as if the rest had not come yet."""
+        return self._dispatched_id if self._waiting else self.reader.last_id
 
     def reopen(self):
         self.socket.close()

@@ -221,9 +221,6 @@ def test_many_channels_on_one_connection(t):
     for i in (0, 500, 999):
         server.publish_ok("c%d" % i, "to %d" % i)
         equal(v1.expect("message")["channel"], "c%d" % i)
-    query = "&".join("channel=c%d" % i for i in range(1001))
-    response = server.get("/sse?" + query)
-    equal((response.status, response.code), (400, "too-many-channels"))
 
 
 @case(timeout=60)
@@ -254,16 +251,14 @@ def test_heartbeats(t):
     opcode, payload = mute.frame(timeout=8)
     equal(opcode, frames.PING)
 
+    bare.quiet(1.5)
+    equal(bare.pings, 1)
+
     _, code, reason = mute.closed(timeout=10)
     equal(code, 4108)
     assert 9 < time.monotonic() - started < 12.5, time.monotonic() - started
     v1.expect("position", timeout=8)  # who answers lives on
-    try:
-        bare.message(timeout=1)
-        raise AssertionError("a bare socket got a message")
-    except TimeoutError:
-        pass
-    assert bare.pings >= 1
+    bare.quiet(0.1)
 
     # The position says "complete up to here": resuming there misses nothing and tells no gap.
     server.publish_ok("quiet", "later")

@@ -4,7 +4,7 @@ import json
 import re
 import time
 
-from case import equal, eventually
+from case import equal
 from urllib.parse import quote
 
 
@@ -427,8 +427,9 @@ def test_sse_head(t):
 def test_stdin_lines(t):
     """stdin:CHANNEL, and CHANNEL<TAB>payload; at its end it goes on serving, and says so."""
     import subprocess
+    oldest = "/ws/lines?since=oldest"  # a bare socket is not told when it is subscribed
     server = t.server("stdin:lines", workers=2, stdin=subprocess.PIPE)
-    v1, bare = t.ws(server, "/ws/lines", protocol="fanwire.v1"), t.ws(server, "/ws/lines")
+    v1, bare = t.ws(server, "/ws/lines", protocol="fanwire.v1"), t.ws(server, oldest)
     v1.until("ready")
     write = server.process.stdin.write
     write(b"one\ntwo\n\n\xff\xfe\nfi")
@@ -448,8 +449,7 @@ def test_stdin_lines(t):
     bare.quiet()
 
     tabs = t.server("stdin:", workers=1, stdin=subprocess.PIPE)
-    a, b = t.ws(tabs, "/ws/a"), t.ws(tabs, "/ws/b")
-    eventually(lambda: tabs.metric("fanwire_channels") == 2)
+    a, b = t.ws(tabs, "/ws/a?since=oldest"), t.ws(tabs, "/ws/b?since=oldest")
     tabs.process.stdin.write(b"a\tfor a\nno tab\nb\tfor\tb\n")
     tabs.process.stdin.flush()
     equal((a.message(), b.message()), ("for a", "for\tb"))

@@ -47,7 +47,7 @@ static void wait_for(_Atomic uint64_t *word, uint64_t value)
 
 static void jitter(uint64_t *random)
 {
-    for (volatile uint64_t n = random_below(random, 64); n; n--)
+    for (volatile uint64_t n = random_below(random, 512); n; n--)
         ;
 }
 
@@ -96,7 +96,7 @@ static bool write_and_wake(struct duel *d, uint64_t clogged)
     return log_wake_slot(&d->slot);
 }
 
-/* Returns the number of wake-ups lost, or of the rounds until the first one if told so. */
+/* Returns the number of wake-ups lost; at most 1 if told to stop there. */
 static uint64_t duel(struct duel *d, bool stop_at_first)
 {
     uint64_t random = 99, lost = 0, round = 1;

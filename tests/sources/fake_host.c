@@ -236,6 +236,12 @@ unsigned host_watched(const struct fw_host *host)
     return events;
 }
 
+bool host_await_input(const struct fw_host *host)
+{
+    struct pollfd fd = { .fd = host->watches->fd, .events = POLLIN };
+    return poll(&fd, 1, 20000) == 1;
+}
+
 /* ---- timers ---- */
 
 int64_t fw_host_now_ms(struct fw_host *host)

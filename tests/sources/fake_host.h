@@ -53,6 +53,8 @@ void host_free(struct fw_host *host); /* fails if the source has left anything o
 void host_run_ms(struct fw_host *host, int ms);
 void host_advance(struct fw_host *host, int64_t ms); /* moves the clock; timers fire in the loop */
 unsigned host_watched(const struct fw_host *host);   /* what the source waits for, all together */
+/* Waits until something can be read, whether or not the source wants to. */
+bool host_await_input(const struct fw_host *host);
 void host_forget_events(struct fw_host *host);
 
 /* Runs until `condition`, an expression, is true. */

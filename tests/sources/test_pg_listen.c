@@ -274,6 +274,7 @@ static void a_loss_while_paused_is_told_after_the_events(void **state)
     pg_fixture_subscribe(f, "todos");
     source_postgres.pause(f->source, true);
     pg_fixture_sql(f, "NOTIFY todos, 'last words'");
+    assert_true(host_await_input(f->host)); /* it has left the server */
     pg_fixture_sql(f, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE "
                       "application_name = 'fanwire'");
     host_run_ms(f->host, 20);

@@ -180,7 +180,7 @@ static void refuses_what_is_wrong(void **state)
         { "postgres://a,b:1:2/d", "port" },
         { "postgres://a,b/d?port=1,2,3", "2 hosts but 3 ports" },
         { "postgres://a,b/d?hostaddr=1.2.3.4", "2 hosts but 1 host addresses" },
-        { "postgres://[::1/d", "matching \"]\"" },
+        { "postgres://u:p@[::1/d", "host address in URI: \"*\" (" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fw_error err = { 0 };
@@ -254,8 +254,11 @@ static void bounds_its_input(void **state)
 static void makes_one_line(void **state)
 {
     char out[16];
-    assert_string_equal(pg_one_line(out, sizeof out, "a\n\tb  c \n"), "a b c");
-    assert_string_equal(pg_one_line(out, 4, "abcdef"), "abc");
+    assert_string_equal(pg_one_line(out, sizeof out, "a\n\tb  c \n"), "a; b c");
+    assert_string_equal(pg_one_line(out, sizeof out, " \n a"), "a");
+    assert_string_equal(pg_one_line(out, 6, "abcdef"), "abc");
+    assert_string_equal(pg_one_line(out, 6, "ab\nf"), "ab; ");
+    assert_string_equal(pg_one_line(out, 4, "a\nb"), "a");
     assert_string_equal(pg_one_line(out, sizeof out, "\n"), "");
 }
 

@@ -104,6 +104,7 @@ static void bare_websocket(void **state)
     check(FORMAT_WS_BARE, BYTES("hello"), BYTES("\x81\x05hello"));
     check(FORMAT_WS_BARE, BYTES("{\"a\":1}"), BYTES("\x81\x07{\"a\":1}"));
     check(FORMAT_WS_BARE, BYTES(""), BYTES("\x81\x00"));
+    check(FORMAT_WS_BARE, NULL, 0, BYTES("\x81\x00"));
     check(FORMAT_WS_BARE, BYTES("a\r\nb"),
           BYTES("\x81\x04"
                 "a\r\nb"));
@@ -196,6 +197,7 @@ static void bare_sse(void **state)
 {
     check(FORMAT_SSE_BARE, BYTES("hello"), BYTES("id: l1.2a\ndata: hello\n\n"));
     check(FORMAT_SSE_BARE, BYTES(""), BYTES("id: l1.2a\ndata: \n\n"));
+    check(FORMAT_SSE_BARE, NULL, 0, BYTES("id: l1.2a\ndata: \n\n"));
     check(FORMAT_SSE_BARE, BYTES("a\nb"), BYTES("id: l1.2a\ndata: a\ndata: b\n\n"));
     check(FORMAT_SSE_BARE, BYTES("\n"), BYTES("id: l1.2a\ndata: \ndata: \n\n"));
     check(FORMAT_SSE_BARE, BYTES("a\n\nb\n"),

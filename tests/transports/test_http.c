@@ -302,6 +302,7 @@ static void what_follows_is_left_alone(void **state)
     assert_int_equal(parse(text, strlen(text), &r, &copy), strlen(GET) + 2);
     free(copy);
     assert_int_equal(http_parse("", 0, &r, NULL), 0);
+    assert_int_equal(http_parse(NULL, 0, &r, NULL), 0);
     assert_int_equal(http_parse("x\n", 2, &r, NULL), -400);
 }
 
