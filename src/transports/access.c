@@ -79,6 +79,10 @@ static bool is_localhost(struct slice authority)
 bool origin_allowed(const struct worker *w, const struct http_request *request)
 {
     struct slice origin = request->origin;
+    /* With --dev everything is open to this machine; a foreign name that resolves to it (DNS
+     * rebinding) must not open it to a foreign page. */
+    if (w->settings->dev && request->host.data && !is_localhost(request->host))
+        return false;
     if (!origin.data)
         return true; /* not a browser, or a plain navigation */
     struct slice authority = origin_authority(origin);

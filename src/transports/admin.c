@@ -195,7 +195,7 @@ static void respond_ready(struct worker *w, struct conn *c, bool strict)
         why = "draining";
     else if (w->reader == NULL)
         why = "the source process is restarting";
-    else if (strict ? w->down : w->down && !log_used(w->log))
+    else if (strict ? w->down : !w->mode[0])
         why = "the source is not up";
     if (why) {
         http_problem(w, c, w->draining ? CODE_RESTART : CODE_SOURCE_DOWN, why);

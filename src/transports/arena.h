@@ -26,6 +26,8 @@ void blob_unref(struct blob *blob); /* NULL allowed */
 
 struct feed;
 
+enum frame_state { STATE_NONE, STATE_DOWN, STATE_UP };
+
 struct frame {
     uint64_t off, next; /* the event's offsets in the log */
     uint64_t at;        /* of its bytes in the ring, monotone */
@@ -33,7 +35,8 @@ struct frame {
     struct blob *blob;  /* large frame, or shared copy for connections cut off inside it */
     int64_t time_ms;    /* of the event */
     uint32_t len;
-    bool large; /* bytes are in the blob alone */
+    uint8_t state; /* enum frame_state: what it makes a client believe of the source */
+    bool large;    /* bytes are in the blob alone */
 };
 
 struct arena {

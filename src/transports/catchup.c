@@ -114,8 +114,12 @@ static void keep_cut_frame(struct worker *w, struct conn *c, uint64_t off, const
                            size_t len, size_t sent)
 {
     struct cached_frame *cached = frame_cache_get(&w->cache, off, c->format);
-    bool share = cached && len > FRAME_CACHE_SIZE / 4; /* those are blobs already */
-    conn_keep_tail(w, c, bytes, len, sent, share ? &cached->blob : NULL);
+    struct blob *none = NULL, **shared = cached ? &cached->blob : &none;
+    bool had = *shared;
+    conn_keep_tail(w, c, bytes, len, sent, shared);
+    if (cached && *shared && !had)
+        w->cache.large += (*shared)->len;
+    blob_unref(none);
 }
 
 /* Sends the parcel. Returns how many of its frames need not be sent again: whole, or cut off and
@@ -265,21 +269,22 @@ static int compare_offsets(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* One channel's records in [cursor, frontier). A lapped one is told its gap and skipped until the
- * connection is live. Returns the number, or -E2BIG. */
+/* One channel's records in [cursor, frontier). A lapped one is told its gap and goes on at the
+ * frontier. Returns the number, or -E2BIG. */
 static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint64_t *out,
                         size_t max)
 {
     const struct channel *channel = sub ? sub->channel : &w->control;
     struct log_channel name = { channel->hash, channel->name, channel->len };
-    if (sub && (!sub->in_feed || sub->lapped))
+    if (sub && !sub->in_feed)
         return 0;
-    int n = log_walk(w->log, &name, c->cursor, w->frontier, out, max);
-    bool lost = n == -ESTALE || (n == -E2BIG && c->cursor < log_tail(w->log));
+    uint64_t from = sub && sub->from > c->cursor ? sub->from : c->cursor;
+    int n = from < w->frontier ? log_walk(w->log, &name, from, w->frontier, out, max) : 0;
+    bool lost = n == -ESTALE || (n == -E2BIG && from < log_tail(w->log));
     if (!lost)
         return n;
     if (sub)
-        sub->lapped = true;
+        sub->from = w->frontier; /* whole again from here, as the gap says */
     tell_gap(w, c, sub ? channel : NULL, 0, w->frontier, REASON_LAPPED);
     return sub ? 0 : -ESTALE;
 }
@@ -310,8 +315,8 @@ static bool wants(const struct worker *w, const struct conn *c, const struct log
         return record->hash == w->control.hash;
     for (uint32_t i = 0; i < c->n_subs; i++) {
         const struct sub *sub = c->subs[i];
-        if (sub->in_feed && !sub->lapped && sub->channel->hash == record->hash)
-            return true;
+        if (sub->in_feed && sub->channel->hash == record->hash)
+            return record->off >= sub->from;
     }
     return false;
 }
@@ -342,8 +347,6 @@ static void became_live(struct worker *w, struct conn *c)
 {
     if (c->cursor < w->frontier)
         c->cursor = w->frontier;
-    for (uint32_t i = 0; i < c->n_subs; i++)
-        c->subs[i]->lapped = false;
     set_behind(w, c, false);
     tell_down_up(w, c);
 }
@@ -364,8 +367,8 @@ static void serve_stream(struct worker *w, struct conn *c)
     }
     uint64_t to = w->frontier;
     int n = c->flags & CONN_SWEEPING ? -E2BIG : collect(w, c, cu->offsets);
-    if (n == -EPIPE)
-        return;
+    if (n == -EPIPE || c->state != CONN_STREAM || c->flags & CONN_BLOCKED)
+        return; /* a gap was told meanwhile, and the socket may have taken only a part of it */
     if (n == -E2BIG) {
         n = sweep(w, c, cu->offsets, &to);
         if (n == -ESTALE) { /* the next service finds out by the links what that means */

@@ -150,6 +150,12 @@ int64_t walker_next(struct walker *walker, uint32_t n)
     return walker->at++;
 }
 
+void walker_grown(struct walker *walker)
+{
+    if (list_linked(&walker->dirty))
+        walker->left++;
+}
+
 void walker_disturbed(struct walker *walker, uint32_t n)
 {
     if (list_linked(&walker->dirty))

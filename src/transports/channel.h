@@ -26,7 +26,7 @@ struct sub {
     struct channel *channel;
     uint32_t slot;  /* its place in feed->subs or channel->waiting */
     bool in_feed;   /* else waiting */
-    bool lapped;    /* lost events while connected; skipped until its connection is live again */
+    uint64_t from;  /* events before this offset are not for it: it came later, or was lapped */
 };
 
 /* An array of subscriptions; each knows its place, so that leaving costs the same for any number. */
@@ -64,8 +64,10 @@ struct channel {
     enum channel_state state;
     bool told;        /* the source process knows that we want it */
     struct list tell; /* an interest or its end that the inbox did not take yet */
+    struct list resolved;  /* in worker->resolved while its waiters get on, from index `next` - 1 */
+    uint32_t next_waiting;
     struct list histories; /* history requests that wait for the source's word */
-    uint64_t covered_from, ready_at;
+    uint64_t covered_from, ready_at; /* covered_from 0: was never ready */
     enum error_code refused_code;
 };
 
@@ -92,6 +94,8 @@ static inline uint32_t feed_seq(const struct feed *feed, uint32_t index)
 void walker_start(struct walker *walker, struct list *dirty, uint32_t n);
 /* Next index to visit; -1 when the round is finished (then it has left the list). */
 int64_t walker_next(struct walker *walker, uint32_t n);
+/* An element was added at the end. */
+void walker_grown(struct walker *walker);
 /* An element was removed and the last one moved into its place: nobody may be skipped by that. */
 void walker_disturbed(struct walker *walker, uint32_t n);
 

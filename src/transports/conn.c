@@ -40,9 +40,25 @@ struct conn *conn_new(struct worker *w, int fd, bool admin)
         .last_out_ms = w->now_ms,
     };
     w->conns[w->n_conns++] = c;
+    walker_grown(&w->everyone);
     count(&w->counters->connections[TRANSPORT_HTTP], 1);
     count(&w->counters->opened[TRANSPORT_HTTP], 1);
     return c;
+}
+
+/* Bytes of a request's body that are promised to it. */
+void reserve_body(struct worker *w, struct conn *c, size_t size)
+{
+    c->more->body_reserved = size;
+    w->body_bytes += size;
+}
+
+void release_body(struct worker *w, struct conn *c)
+{
+    if (!c->more)
+        return;
+    w->body_bytes -= c->more->body_reserved;
+    c->more->body_reserved = 0;
 }
 
 /* A blob counts once, however many connections were cut off inside it. */
@@ -81,6 +97,8 @@ void conn_kill(struct worker *w, struct conn *c, unsigned code)
     if (c->state != CONN_CLOSING) /* else counted by what began the closing */
         count(&w->counters->closed[c->transport][close_code_index(code)], 1);
     set_behind(w, c, false);
+    drop_tail(w, c); /* now: others may be waiting for its share */
+    release_body(w, c);
     c->state = CONN_DEAD;
     wheel_clear(&c->timer);
     list_remove(&c->readable);
@@ -91,7 +109,6 @@ void conn_kill(struct worker *w, struct conn *c, unsigned code)
 static void conn_free(struct worker *w, struct conn *c)
 {
     leave_everything(w, c);
-    drop_tail(w, c);
     struct conn *last = w->conns[--w->n_conns];
     w->conns[c->slot] = last;
     last->slot = c->slot;
@@ -126,7 +143,7 @@ struct conn_more *conn_more(struct conn *c)
         return NULL;
     *more = (struct conn_more){
         .conn = c,
-        .in = buf_make(HTTP_HEAD_MAX + (1u << 20) + 1),
+        .in = buf_make(HTTP_HEAD_MAX + (1u << 20) + (64u << 10)), /* a request, and a read more */
         .out = buf_make(RESPONSE_MAX),
     };
     ws_decoder_init(&more->ws, CLIENT_FRAME_MAX);
@@ -278,6 +295,8 @@ void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size
     if (len - sent <= TAIL_COPY_MAX) {
         if (buf_append(&more->out, frame + sent, len - sent) < 0)
             conn_kill(w, c, 1011);
+        else
+            conn_arm(w, c);
         return;
     }
     struct blob *blob = shared && *shared ? blob_ref(*shared) : blob_new(frame, len);
@@ -292,6 +311,7 @@ void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size
     more->tail = blob;
     more->tail_sent = sent;
     list_push(&w->tails, &more->tails);
+    conn_arm(w, c); /* the time for the rest of a frame is shorter than for being behind */
     bound_tails(w);
 }
 

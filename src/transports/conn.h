@@ -41,7 +41,7 @@ enum conn_flag {
     CONN_GAP_IGNORE = 1 << 2, /* bare WebSocket: stays open over a gap */
     CONN_GAP_CLOSE = 1 << 3,  /* bare WebSocket: closes with 4102 when its timer fires */
     CONN_PINGED = 1 << 4,     /* nothing has come since the last heartbeat */
-    CONN_EOF = 1 << 5,        /* the peer has ended its side */
+    CONN_EOF = 1 << 5,        /* the peer has ended its side; what it asked is still answered */
     CONN_ENDING = 1 << 6,     /* close once everything is sent */
     CONN_ADMIN = 1 << 7,      /* came in by the admin address */
     CONN_REFUSE = 1 << 8,     /* over the limit of connections: answers `overloaded` */
@@ -89,7 +89,8 @@ struct conn_more {
     struct list tails;   /* in worker->tails while there is a tail, oldest first */
     struct ws_decoder ws;
     struct list joins;
-    uint32_t n_publishes;        /* in flight */
+    uint32_t n_publishes; /* in flight */
+    size_t body_reserved; /* of worker->body_bytes */
     struct history_request *history;
     char fields[FIELDS_MAX]; /* header lines of the response to come (CORS) */
 };
@@ -120,6 +121,8 @@ struct conn *conn_new(struct worker *w, int fd, bool admin); /* NULL: no memory 
  * metrics. */
 void conn_kill(struct worker *w, struct conn *c, unsigned code);
 void conns_reap(struct worker *w);
+void reserve_body(struct worker *w, struct conn *c, size_t size);
+void release_body(struct worker *w, struct conn *c);
 struct conn_more *conn_more(struct conn *c); /* makes it when missing; NULL: no memory */
 void conn_trim(struct conn *c);              /* gives back what an idle connection does not need */
 

@@ -16,6 +16,7 @@ void set_behind(struct worker *w, struct conn *c, bool behind)
     count(&w->counters->behind, behind ? 1 : (uint64_t)-1);
     if (behind) {
         c->flags |= CONN_BEHIND;
+        list_remove(&c->work);
         if (!(c->flags & CONN_BLOCKED))
             list_push(&w->behind, &c->work);
     } else {
@@ -32,6 +33,12 @@ static struct feed *sub_feed(const struct conn *c, uint32_t i)
     return sub->in_feed ? sub->channel->feeds[c->format] : NULL;
 }
 
+/* Where the sub's next frame may be. */
+static uint64_t sub_cursor(const struct conn *c, const struct sub *sub)
+{
+    return c->cursor > sub->from ? c->cursor : sub->from;
+}
+
 static bool arena_holds_all(const struct worker *w, const struct conn *c)
 {
     const struct feed *control = control_feed(w, c);
@@ -39,7 +46,7 @@ static bool arena_holds_all(const struct worker *w, const struct conn *c)
         return false;
     for (uint32_t i = 0; i < c->n_subs; i++) {
         const struct feed *feed = sub_feed(c, i);
-        if (feed && c->cursor < feed->gone)
+        if (feed && sub_cursor(c, c->subs[i]) < feed->gone)
             return false;
     }
     return true;
@@ -60,7 +67,7 @@ static struct merge merge_begin(struct worker *w, const struct conn *c)
     struct merge m = { .heads = w->heads };
     merge_add(w, &m, control_feed(w, c), c->cursor);
     for (uint32_t i = 0; i < c->n_subs; i++)
-        merge_add(w, &m, sub_feed(c, i), c->cursor);
+        merge_add(w, &m, sub_feed(c, i), sub_cursor(c, c->subs[i]));
     return m;
 }
 
@@ -90,10 +97,12 @@ static bool gathered_fits(const struct gathered *g, const struct frame *frame, b
 /* Neighbours in the arena become one iovec: a burst of one feed is one plain send. */
 static void gather(struct worker *w, const struct conn *c, struct gathered *g)
 {
-    *g = (struct gathered){ .from = c->cursor, .upto = w->frontier, .to = w->frontier };
+    *g = (struct gathered){ .upto = w->frontier, .to = w->frontier };
     struct merge m = merge_begin(w, c);
-    g->feed = c->n_subs == 1 && m.n == 1 && m.heads[0].feed == sub_feed(c, 0) ? m.heads[0].feed
-                                                                             : NULL;
+    if (c->n_subs == 1 && m.n == 1 && m.heads[0].feed == sub_feed(c, 0)) {
+        g->feed = m.heads[0].feed;
+        g->from = sub_cursor(c, c->subs[0]);
+    }
     for (struct frame *frame; (frame = merge_next(w, &m));) {
         uint8_t *bytes = (uint8_t *)arena_bytes(&w->arena, frame);
         struct iovec *last = g->n_iov ? &g->iov[g->n_iov - 1] : NULL;
@@ -107,7 +116,7 @@ static void gather(struct worker *w, const struct conn *c, struct gathered *g)
         else
             g->iov[g->n_iov++] = (struct iovec){ bytes, frame->len };
         g->bytes += frame->len;
-        g->control |= frame->feed == control_feed(w, c);
+        g->state = frame->state ? frame->state : g->state;
         if (g->n_frames++ == 0)
             g->oldest_ms = frame->time_ms;
     }
@@ -117,8 +126,8 @@ static struct gathered *gathered_for(struct worker *w, const struct conn *c)
 {
     struct gathered *g = &w->gathered;
     const struct feed *control = control_feed(w, c);
-    bool same = g->feed && c->n_subs == 1 && g->feed == sub_feed(c, 0) && g->from == c->cursor &&
-                g->upto == w->frontier && (!control || control->newest <= c->cursor);
+    bool same = g->feed && c->n_subs == 1 && g->feed == sub_feed(c, 0) &&
+                g->from == sub_cursor(c, c->subs[0]) && g->upto == w->frontier && (!control || control->newest <= c->cursor);
     if (!same)
         gather(w, c, g);
     return g;
@@ -141,6 +150,15 @@ void observe_delivery(struct worker *w, const struct conn *c, uint32_t frames, s
     count(&counters->latency_sum_us, (uint64_t)us * frames);
 }
 
+/* down and up that were sent as frames need not be told again. */
+static void note_state(struct conn *c, uint8_t state)
+{
+    if (state == STATE_DOWN)
+        c->flags |= CONN_TOLD_DOWN;
+    else if (state == STATE_UP)
+        c->flags &= ~(uint32_t)CONN_TOLD_DOWN;
+}
+
 /* The kernel took a part: the cursor moves over what is whole, the rest of a frame is kept. */
 static void cut_off(struct worker *w, struct conn *c, size_t sent)
 {
@@ -150,6 +168,7 @@ static void cut_off(struct worker *w, struct conn *c, size_t sent)
     size_t left = sent;
     for (struct frame *frame; left && (frame = merge_next(w, &m));) {
         c->cursor = frame->next;
+        note_state(c, frame->state);
         oldest = whole++ == 0 ? frame->time_ms : oldest;
         if (left < frame->len) {
             conn_keep_tail(w, c, arena_bytes(&w->arena, frame), frame->len, left, &frame->blob);
@@ -163,13 +182,18 @@ static void cut_off(struct worker *w, struct conn *c, size_t sent)
 /* One write of what is new. True when more is left for a next visit. */
 static bool visit_once(struct worker *w, struct conn *c)
 {
-    if (c->state != CONN_STREAM || !(c->flags & CONN_GREETED) ||
-        c->flags & (CONN_BLOCKED | CONN_BEHIND))
+    if (c->state != CONN_STREAM || c->flags & CONN_BEHIND)
         return false;
-    if (!arena_holds_all(w, c)) {
+    if (!(c->flags & CONN_GREETED)) { /* waits for its channels, but not for this */
+        tell_down_up(w, c);
+        return false;
+    }
+    if (!arena_holds_all(w, c)) { /* a blocked one too: it is what "behind" means in the metrics */
         set_behind(w, c, true);
         return false;
     }
+    if (c->flags & CONN_BLOCKED)
+        return false;
     struct gathered *g = gathered_for(w, c);
     if (g->n_frames == 0) {
         c->cursor = c->cursor < w->frontier ? w->frontier : c->cursor;
@@ -185,8 +209,7 @@ static bool visit_once(struct worker *w, struct conn *c)
     }
     c->cursor = g->to;
     observe_delivery(w, c, g->n_frames, g->bytes, g->oldest_ms);
-    if (g->control)
-        c->flags = w->log_down ? c->flags | CONN_TOLD_DOWN : c->flags & ~(uint32_t)CONN_TOLD_DOWN;
+    note_state(c, g->state);
     if (g->to < w->frontier)
         return true;
     tell_down_up(w, c);
@@ -220,9 +243,25 @@ static void walk(struct worker *w, struct walker *walker, int64_t deadline)
     }
 }
 
+/* Connections whose sockets have become writable, and that the arena can still serve. */
+static void visit_unblocked(struct worker *w, int64_t deadline)
+{
+    struct list *node;
+    for (unsigned i = 1; (node = list_pop(&w->unblocked)); i++) {
+        struct conn *c = list_entry(node, struct conn, work);
+        if (visit_once(w, c))
+            list_push(&w->unblocked, &c->work);
+        if (c->state == CONN_STREAM)
+            conn_trim(c);
+        if (i % CLOCK_EVERY == 0 && clock_monotonic_us() > deadline)
+            return;
+    }
+}
+
 void flush(struct worker *w, int64_t budget_us)
 {
     int64_t deadline = w->now_us + budget_us;
+    visit_unblocked(w, deadline);
     while (!list_empty(&w->dirty)) {
         struct list *node = list_pop(&w->dirty);
         list_push(&w->dirty, node);

@@ -1,6 +1,7 @@
 /* GET /history/CHANNEL: what the log holds of a channel, as JSON. The answer waits up to two
  * seconds for the source to say from where the channel is covered; without that word a `since` is
  * answered with a gap. */
+#include "control.h"
 #include "json.h"
 #include "turn.h"
 
@@ -15,7 +16,23 @@ struct page {
     uint64_t next;
     uint32_t count;
     bool more;
+    struct resume gap; /* the first that was met on the way */
 };
+
+/* A gap of the channel itself: an event that was too large, a time in which nobody listened. */
+static int page_gap(struct worker *w, struct page *page, struct log_record *record)
+{
+    page->next = record->next;
+    if (record->kind != RECORD_GAP || page->gap.reason)
+        return 0;
+    int r = read_body(w, record);
+    if (r <= 0)
+        return r == 0 ? -ESTALE : r;
+    page->gap.before = record->next;
+    (void)control_decode(record->data, record->len, &page->gap.after, &page->gap.reason);
+    return 0;
+}
+
 
 void history_cancel(struct worker *w, struct conn *c)
 {
@@ -36,6 +53,7 @@ void history_begin(struct worker *w, struct conn *c, const struct params *params
     if (!channel) {
         free(history);
         http_problem(w, c, CODE_OVERLOADED, "out of memory");
+        http_answered(w, c);
         return;
     }
     *history = (struct history_request){
@@ -61,10 +79,8 @@ static int page_add(struct worker *w, struct page *page, uint64_t off)
     struct log_record record;
     if (log_peek(w->log, off, &record) == 0)
         return -ESTALE;
-    if (record.kind != RECORD_MESSAGE) {
-        page->next = record.next;
-        return 0;
-    }
+    if (record.kind != RECORD_MESSAGE)
+        return page_gap(w, page, &record);
     int r = read_body(w, &record);
     if (r <= 0)
         return r == 0 ? -ESTALE : r;
@@ -116,7 +132,7 @@ static int page_range(struct worker *w, struct page *page, const struct log_chan
         struct log_record record;
         if (log_peek(w->log, at, &record) == 0)
             return -ESTALE;
-        if (record.kind == RECORD_MESSAGE && record.hash == name->hash) {
+        if (record.kind != RECORD_PAD && record.hash == name->hash) {
             if (page->count >= limit || page->out->len > BODY_SOFT_MAX)
                 break;
             int r = page_add(w, page, at);
@@ -187,6 +203,8 @@ void http_answer_history(struct worker *w, struct conn *c)
     }
     char id[POSITION_TEXT_MAX];
     position_write(id, w->log, NULL, r == -ESTALE ? cut : page.next);
+    if (!resume.reason)
+        resume = page.gap;
     buf_printf(&body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", id, page.more ? "true" : "false");
     if (resume.reason)
         write_gap(w, &body, &resume);

@@ -133,13 +133,15 @@ bool http_list_has(struct slice list, const char *token)
 
 /* ---- lines ---- */
 
-/* Takes a line without its CRLF. 1, 0 when it is not whole yet, or -400: a CR or LF alone is where
- * two parsers may see two different requests. */
-static int take_line(struct head *head, struct slice *ret)
+/* Takes a line without its CRLF, looking at `max` bytes only. 1, 0 when it is not whole in these,
+ * or -400: a CR or LF alone is where two parsers may see two different requests. */
+static int take_line(struct head *head, size_t max, struct slice *ret)
 {
     size_t left = (size_t)(head->end - head->p);
+    if (left > max)
+        left = max;
     const char *lf = memchr(head->p, '\n', left);
-    const char *stop = lf ? lf : head->end;
+    const char *stop = lf ? lf : head->p + left;
     *ret = (struct slice){ head->p, (size_t)(stop - head->p) };
     const char *cr = memchr(ret->data, '\r', ret->len);
     if (cr && cr + 1 != stop)
@@ -256,17 +258,17 @@ static int check_partial_line(struct head *head, struct slice line)
     for (size_t i = 0; i < line.len; i++)
         if (line.data[i] != '\r' && !(line.data[i] >= 0x20 && line.data[i] < 0x7F))
             return fail(head, 400, "this is no HTTP request");
+    if (line.len >= HTTP_LINE_MAX + 2)
+        return fail(head, 414, "the request line is longer than 8 KiB");
     return 0;
 }
 
 static int take_request_line(struct head *head)
 {
     struct slice line;
-    int r = take_line(head, &line);
-    if (r == 1 && !line.len && head->p == head->start + 2)
-        r = take_line(head, &line); /* section 2.2: one empty line is left over from before */
-    if (r >= 0 && line.len > HTTP_LINE_MAX + (r == 0)) /* unfinished, its last byte may be the CR */
-        return fail(head, 414, "the request line is longer than 8 KiB");
+    int r = take_line(head, HTTP_LINE_MAX + 2, &line);
+    if (r == 1 && !line.len) /* section 2.2: one empty line is left over from before */
+        r = take_line(head, HTTP_LINE_MAX + 2, &line);
     if (r == 0)
         return check_partial_line(head, line);
     return r < 0 ? r : parse_request_line(head, line);
@@ -368,7 +370,7 @@ static int take_fields(struct head *head)
 {
     for (;;) {
         struct slice line;
-        int r = take_line(head, &line);
+        int r = take_line(head, SIZE_MAX, &line);
         if (r < 1)
             return r;
         if (!line.len)

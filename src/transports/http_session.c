@@ -9,10 +9,26 @@
 #include <string.h>
 #include <fanwire.h>
 #include <strings.h>
+#include <time.h>
 
 #define BODY_MAX (1u << 20)
 
+#define REQUESTS_MAX   16         /* of one connection per turn */
+#define BODIES_MAX     (64u << 20) /* of all connections together */
+
 /* ---- answering ---- */
+
+/* RFC 9110 6.6.1: a server with a clock says what it shows. Made anew once a second. */
+static const char *http_date(struct worker *w)
+{
+    time_t now = w->wall_ms / 1000;
+    struct tm tm;
+    if (now != w->date_of && gmtime_r(&now, &tm)) {
+        w->date_of = now;
+        (void)strftime(w->date, sizeof(w->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    }
+    return w->date;
+}
 
 void http_respond(struct worker *w, struct conn *c, unsigned status, const char *type,
                   const char *fields, const void *body, size_t len)
@@ -21,7 +37,8 @@ void http_respond(struct worker *w, struct conn *c, unsigned status, const char 
     c->flags = keep ? c->flags : c->flags & ~(uint32_t)CONN_KEEP;
     struct buf *out = &w->response;
     buf_clear(out);
-    buf_printf(out, "HTTP/1.1 %u %s\r\n", status, http_status_text(status));
+    buf_printf(out, "HTTP/1.1 %u %s\r\nDate: %s\r\n", status, http_status_text(status),
+               http_date(w));
     if (type)
         buf_printf(out, "Content-Type: %s\r\n", type);
     if (status != 204)
@@ -65,8 +82,9 @@ void http_answered(struct worker *w, struct conn *c)
     c->flags &= ~(uint32_t)CONN_KEEP;
     conn_arm(w, c);
     /* The next request may be here already. Not parsed from here: answers would nest as deep as
-     * requests are pipelined. */
-    if (c->more && c->more->in.len && !list_linked(&c->readable))
+     * requests are pipelined. With nothing more to come, reading finds the end. */
+    bool more = (c->more && c->more->in.len) || c->flags & CONN_EOF;
+    if (more && !list_linked(&c->readable))
         list_push(&w->readable, &c->readable);
     conn_trim(c);
 }
@@ -159,10 +177,10 @@ static void sse_head(struct worker *w, struct conn *c)
     struct buf *out = &w->response;
     buf_clear(out);
     buf_printf(out,
-               "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+               "HTTP/1.1 200 OK\r\nDate: %s\r\nContent-Type: text/event-stream\r\n"
                "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
                "Connection: close\r\n%s\r\n%s",
-               c->more->fields, c->flags & CONN_HEAD ? "" : "retry: 2000\n\n");
+               http_date(w), c->more->fields, c->flags & CONN_HEAD ? "" : "retry: 2000\n\n");
     conn_send(w, c, out->data, out->len);
 }
 
@@ -479,6 +497,31 @@ static void dispatch(struct worker *w, struct conn *c, const struct http_request
         route_public(w, c, request, path, body, len);
 }
 
+/* A body is not waited for when the request would be refused anyway, nor when all bodies together
+ * would take too much memory. True: it may come. */
+static bool body_welcome(struct worker *w, struct conn *c, const struct http_request *request)
+{
+    char channel[3 * FW_CHANNEL_MAX];
+    size_t channel_len;
+    struct slice path = request->path, rest;
+    bool publishes = !(c->flags & CONN_ADMIN) && request->method == HTTP_POST &&
+                     strip_base(w, &path) && route_is(path, "/publish", &rest);
+    allow_origin(w, c, request);
+    c->flags &= ~(uint32_t)CONN_KEEP; /* what follows a refused body can't be told from it */
+    if (!publishes)
+        http_problem(w, c, CODE_TOO_LARGE, "no body is taken here");
+    else if (!origin_allowed(w, request))
+        http_problem(w, c, CODE_ORIGIN_FORBIDDEN, "start the server with --origin");
+    else if (!publish_checks(w, c, request, rest, channel, &channel_len))
+        (void)channel;
+    else if (w->body_bytes + request->content_length > BODIES_MAX)
+        http_problem(w, c, CODE_OVERLOADED, "too much is being published; try again");
+    else
+        return true;
+    http_answered(w, c);
+    return false;
+}
+
 /* Is the body complete? Answers what can't be; *ret_len: of the body. */
 static bool body_ready(struct worker *w, struct conn *c, const struct http_request *request,
                        size_t available, size_t *ret_len)
@@ -492,10 +535,13 @@ static bool body_ready(struct worker *w, struct conn *c, const struct http_reque
         bad_head(w, c, 413, "a body is at most 1 MiB");
         return false;
     }
-    if (available >= *ret_len)
+    if (available >= *ret_len) {
+        release_body(w, c);
         return true;
-    if (!(c->flags & CONN_BODY)) {
+    }
+    if (!(c->flags & CONN_BODY) && body_welcome(w, c, request)) {
         c->flags |= CONN_BODY;
+        reserve_body(w, c, *ret_len);
         conn_arm(w, c);
         if (request->expect_continue)
             conn_send(w, c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
@@ -503,37 +549,55 @@ static bool body_ready(struct worker *w, struct conn *c, const struct http_reque
     return false;
 }
 
+/* Takes one request from the front of the bytes; returns its length, 0 when it must wait. */
+static size_t take_request(struct worker *w, struct conn *c, const char *data, size_t len)
+{
+    struct http_request request;
+    const char *error = NULL;
+    size_t body;
+    int64_t head = http_parse(data, len, &request, &error);
+    if (!conn_more(c)) { /* the answer before may have given it back */
+        conn_kill(w, c, 1011);
+        return 0;
+    }
+    if (head < 0)
+        bad_head(w, c, (unsigned)-head, error);
+    if (head <= 0 || !body_ready(w, c, &request, len - (size_t)head, &body))
+        return 0;
+    if (request.method == HTTP_POST && publish_full(w)) {
+        conn_pause(w, c);
+        return 0;
+    }
+    dispatch(w, c, &request, data + head, body);
+    return (size_t)head + body;
+}
+
 void http_readable(struct worker *w, struct conn *c)
 {
-    while (c->state == CONN_HTTP && c->more && c->more->in.len && !conn_has_unsent(c)) {
-        struct buf *in = &c->more->in;
-        struct http_request request;
-        const char *error = NULL;
-        int64_t head = http_parse((char *)in->data, in->len, &request, &error);
-        if (head == 0)
-            return;
-        if (head < 0) {
-            bad_head(w, c, (unsigned)-head, error);
-            return;
-        }
-        size_t body;
-        if (!body_ready(w, c, &request, in->len - (size_t)head, &body))
-            return;
-        if (request.method == HTTP_POST && publish_full(w)) {
-            conn_pause(w, c);
-            return;
-        }
-        /* What is parsed points into `in`: it is taken out first and given back afterwards, so
-         * that answering (which may read on) finds only the rest. */
-        struct buf request_bytes = *in;
-        *in = buf_make(request_bytes.max);
-        size_t used = (size_t)head + body;
-        if (buf_append(in, request_bytes.data + used, request_bytes.len - used) < 0)
-            conn_kill(w, c, 1011);
-        else
-            dispatch(w, c, &request, (char *)request_bytes.data + head, body);
-        buf_done(&request_bytes);
+    /* Requests point into the bytes, and answering may give `more` back: they are taken out. */
+    struct buf bytes = c->more->in;
+    c->more->in = buf_make(bytes.max);
+    size_t at = 0, used = 1;
+    for (int n = 0; n < REQUESTS_MAX && used && at < bytes.len; n++) {
+        if (c->state != CONN_HTTP || conn_has_unsent(c))
+            break;
+        used = take_request(w, c, (char *)bytes.data + at, bytes.len - at);
+        at += used;
     }
+    bool left = at < bytes.len && c->state != CONN_DEAD && c->state != CONN_CLOSING;
+    struct conn_more *more = left ? conn_more(c) : NULL;
+    if (left && !more) {
+        conn_kill(w, c, 1011);
+    } else if (left && at == 0) {
+        buf_done(&more->in);
+        more->in = bytes; /* nothing taken: no copy */
+        bytes = (struct buf){ 0 };
+    } else if (left && buf_append(&more->in, bytes.data + at, bytes.len - at) < 0) {
+        conn_kill(w, c, 1011);
+    }
+    buf_done(&bytes);
+    if (left && used && c->state == CONN_HTTP && !list_linked(&c->readable))
+        list_push(&w->readable, &c->readable); /* the rest in the next turn */
     if (c->more && c->more->in.len && (c->state == CONN_STREAM || c->state == CONN_ECHO))
         ws_readable(w, c, NULL, 0); /* sent right behind the upgrade */
 }

@@ -112,6 +112,9 @@ static void add_frame(struct worker *w, struct feed *feed, const struct log_reco
         .feed = feed,
         .time_ms = (int64_t)record->time_ms,
         .len = (uint32_t)w->encode.len,
+        .state = record->kind == RECORD_DOWN ? STATE_DOWN :
+                 record->kind == RECORD_UP   ? STATE_UP :
+                                               STATE_NONE,
     };
     (void)feed_add(&w->arena, feed, &frame, w->encode.data); /* on failure read from the log */
 }
@@ -221,6 +224,20 @@ static bool same_channel(const void *value, const void *key, size_t len)
            __builtin_memcmp(channel->name, record->channel, channel->len) == 0;
 }
 
+/* There was no memory to read it: who may want it reads it from the log. */
+static void ingest_unread(struct worker *w, const struct log_record *record)
+{
+    struct channel *channel = map_get(&w->channels, record->hash, any_channel, NULL, 0);
+    channel = record->channel_len ? channel : &w->control;
+    for (int f = 0; channel && f < N_FORMATS; f++) {
+        struct feed *feed = channel->feeds[f];
+        if (!feed)
+            continue;
+        feed->newest = feed->gone = record->next;
+        walker_start(&feed->walker, &w->dirty, feed->subs.count);
+    }
+}
+
 /* Takes in the record at the frontier. False when the worker was lapped. */
 static bool ingest_one(struct worker *w, size_t *bytes)
 {
@@ -234,6 +251,8 @@ static bool ingest_one(struct worker *w, size_t *bytes)
         int r = read_body(w, &record);
         if (r == 0)
             return false;
+        if (r < 0)
+            ingest_unread(w, &record);
         struct channel *channel =
             r < 0 || control
                 ? NULL

@@ -110,9 +110,14 @@ static void take_in(struct worker *w, struct conn *c, size_t len)
     http_readable(w, c);
 }
 
-static bool too_much_unsent(const struct conn *c)
+/* Should it be read at all? Not while it does not take its answers, nor while requests pile up
+ * behind one that waits. */
+static bool choked(const struct conn *c)
 {
-    return c->more && c->more->out.len > UNREAD_MAX;
+    if (!c->more)
+        return false;
+    bool waits = c->state == CONN_WAIT || (c->state == CONN_HTTP && conn_has_unsent(c));
+    return c->more->out.len > UNREAD_MAX || (waits && c->more->in.len > UNREAD_MAX);
 }
 
 /* What is in `in` already, when a pause is over. */
@@ -128,12 +133,11 @@ static void take_kept(struct worker *w, struct conn *c)
 
 static void on_eof(struct worker *w, struct conn *c)
 {
-    /* A request may still be on its way to an answer (a client that half-closes); everything else
+    /* Requests may still be on their way to an answer (a client that half-closes); everything else
      * is over when the peer's side is. */
     bool unanswered = c->state == CONN_WAIT || (c->state == CONN_HTTP && conn_has_unsent(c));
-    if (unanswered)
-        c->flags &= ~(uint32_t)CONN_KEEP;
-    else
+    c->flags |= CONN_EOF;
+    if (!unanswered)
         conn_kill(w, c, c->transport == TRANSPORT_WS ? 1006 : 1000);
 }
 
@@ -142,7 +146,7 @@ static void on_eof(struct worker *w, struct conn *c)
 static bool read_once(struct worker *w, struct conn *c)
 {
     take_kept(w, c);
-    if (c->state == CONN_DEAD || too_much_unsent(c) || list_linked(&c->readable))
+    if (c->state == CONN_DEAD || choked(c) || list_linked(&c->readable))
         return false; /* paused again, or goes on when writable */
     ssize_t n = recv(c->fd, w->inbuf, READ_SIZE, MSG_DONTWAIT);
     if (n > 0) {
@@ -177,16 +181,12 @@ static void on_writable(struct worker *w, struct conn *c)
     if (!(c->flags & CONN_BLOCKED))
         return;
     c->flags &= ~(uint32_t)CONN_BLOCKED;
-    bool was_choked = too_much_unsent(c);
+    bool was_choked = choked(c);
     if (conn_flush(w, c) <= 0)
         return;
     if (c->state == CONN_STREAM) {
-        if (c->flags & CONN_BEHIND)
-            list_push(&w->behind, &c->work);
-        else
-            visit(w, c);
-        if (c->state == CONN_STREAM)
-            conn_trim(c);
+        conn_arm(w, c);
+        list_push(c->flags & CONN_BEHIND ? &w->behind : &w->unblocked, &c->work);
     }
     bool waits = c->more && c->more->in.len;
     if ((was_choked || waits) && c->state != CONN_DEAD && !list_linked(&c->readable))

@@ -1,4 +1,5 @@
 /* fanwire.v1 from the client: one JSON object per text message (docs/protocol.md). */
+#include "json.h"
 #include "json_member.h"
 #include "text.h"
 #include "turn.h"
@@ -134,6 +135,7 @@ static void on_subscribe(struct request *r)
     }
     switch (subscribe(r->w, r->c, channel, len, &since, last, r->ref)) {
     case 0:
+        joins_advance(r->w, r->c);
         return;
     case -EEXIST:
         answer_error(r, CODE_BAD_REQUEST, "this channel is subscribed already");
@@ -159,6 +161,7 @@ static void on_unsubscribe(struct request *r)
     buf_clear(json);
     json_unsubscribed(json, name, len, CODE_OK, NULL, ref_of(r));
     send_control(r->w, r->c, "unsubscribed", json);
+    joins_advance(r->w, r->c); /* it may have been the last that the others waited for */
 }
 
 /* Exactly one of data, text and base64, as bytes. Returns malloc'ed memory (free()), or NULL when
@@ -258,8 +261,10 @@ void protocol_message(struct worker *w, struct conn *c, const uint8_t *data, siz
 {
     json_error_t error;
     struct request r = { .w = w, .c = c, .text = (const char *)data, .len = len };
-    r.json = json_loadb(r.text, len,
-                        JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+    if (json_valid(data, len, NULL)) /* stricter than jansson, which stops at a NUL */
+        r.json = json_loadb(r.text, len,
+                            JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
+                            &error);
     if (!json_is_object(r.json)) {
         /* Half a conversation can't be trusted: the client is broken, not unlucky. */
         conn_refuse(w, c, CODE_BAD_REQUEST, "not a JSON object");

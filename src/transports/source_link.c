@@ -51,8 +51,9 @@ static void link_lost(struct worker *w)
         loop_remove(&w->loop, w->event_fd);
     reader_close(w->reader);
     w->reader = NULL;
+    if (w->event_fd >= 0) /* it had greeted: no need to wait before asking its successor */
+        w->reconnect_ms = w->now_ms;
     w->event_fd = -1;
-    w->reconnect_ms = w->now_ms;
     publishes_fail(w);
     channels_forget_source(w);
     link_connect(w);

@@ -31,6 +31,7 @@ void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, u
               uint64_t before, enum gap_reason reason)
 {
     count(&w->counters->gaps[reason], 1);
+    w->told_gaps++;
     if (c->format == FORMAT_WS_BARE) {
         if (!(c->flags & CONN_GAP_IGNORE))
             conn_close_ws(w, c, 4102, reason_text(reason));
@@ -127,7 +128,10 @@ static uint32_t timeout_of(const struct worker *w, const struct conn *c)
     case CONN_CLOSING:
         return CLOSE_MS;
     default:
-        return c->flags & CONN_BLOCKED ? stall_limit(w, c) : c->heartbeat_s * 1000u;
+        if (c->flags & CONN_BLOCKED)
+            return stall_limit(w, c);
+        /* Up to an eighth early, so that those who came together are not told together. */
+        return c->heartbeat_s * 1000u - (uint32_t)(c->id * 2654435761u % (c->heartbeat_s * 125u));
     }
 }
 
@@ -140,11 +144,12 @@ void conn_arm(struct worker *w, struct conn *c)
 static void heartbeat(struct worker *w, struct conn *c)
 {
     visit(w, c);
-    if (c->state != CONN_STREAM)
+    if (c->state != CONN_STREAM && c->state != CONN_ECHO)
         return;
-    int64_t quiet = (int64_t)c->heartbeat_s * 1000 - WHEEL_TICK_MS;
+    int64_t quiet = (int64_t)c->heartbeat_s * 875 - WHEEL_TICK_MS; /* as early as the timer may fire */
     bool ws = c->transport == TRANSPORT_WS;
-    bool silent = ws && w->now_ms - c->last_in_ms >= quiet;
+    bool unread = list_linked(&c->readable); /* a pong may be among what was not read yet */
+    bool silent = ws && !unread && w->now_ms - c->last_in_ms >= quiet;
     if (silent && c->flags & CONN_PINGED) {
         conn_close_ws(w, c, 4108, "no pong");
         return;
@@ -155,8 +160,9 @@ static void heartbeat(struct worker *w, struct conn *c)
         position_write(id, w->log, NULL, c->cursor);
         struct buf *out = &w->response;
         buf_clear(out);
-        /* Somebody behind is not complete up to the frontier, but up to its cursor. */
-        if (frame_heartbeat(out, c->format, id) == 0)
+        /* Somebody behind is complete up to its cursor; before the source has answered nobody knows
+         * how far anything is complete. */
+        if (frame_heartbeat(out, c->format, c->flags & CONN_GREETED ? id : NULL) == 0)
             conn_send(w, c, out->data, out->len);
         c->flags |= ws ? CONN_PINGED : 0;
     }
@@ -174,7 +180,7 @@ static void stream_timer(struct worker *w, struct conn *c)
             conn_kill(w, c, 4108);
             return;
         }
-    } else if (c->flags & CONN_GREETED || c->state == CONN_ECHO) {
+    } else {
         heartbeat(w, c);
     }
     conn_arm(w, c);
@@ -191,7 +197,8 @@ void conn_timer(struct worker *w, struct conn *c)
         if (c->more && c->more->history)
             http_answer_history(w, c);
         else
-            conn_kill(w, c, 1011);
+            http_published(w, c, CODE_SOURCE_DOWN,
+                           "no answer in time; the event may have been stored", NULL);
         return;
     default:
         conn_kill(w, c, c->state == CONN_HTTP ? 4108 : 1000);

@@ -8,6 +8,8 @@
  * replayed up to the connection's cursor C first, alone, and merges there: the connection's cursor
  * does not move meanwhile. `ready` follows when the cursor has passed the place where the source
  * confirmed. */
+#include "clock.h"
+#include "control.h"
 #include "turn.h"
 
 #include <errno.h>
@@ -15,6 +17,7 @@
 #include <string.h>
 
 static void sub_refused(struct worker *w, struct sub *sub);
+static void sub_free(struct worker *w, struct sub *sub);
 
 /* ---- channels and the source process's knowledge of them ---- */
 
@@ -76,8 +79,13 @@ static int tell_channel(struct worker *w, struct channel *channel)
     bool wanted = channel->users > 0;
     if (wanted == channel->told)
         return 0;
-    int r = wanted ? reader_subscribe(w->reader, channel->name, channel->len)
-                   : reader_unsubscribe(w->reader, channel->name, channel->len);
+    int r;
+    if (!wanted)
+        r = reader_unsubscribe(w->reader, channel->name, channel->len);
+    else if (channel->covered_from) /* of the source process before this one */
+        r = reader_resubscribe(w->reader, channel->name, channel->len, channel->covered_from);
+    else
+        r = reader_subscribe(w->reader, channel->name, channel->len);
     if (r == 0)
         channel->told = wanted;
     return r;
@@ -106,19 +114,44 @@ void channels_forget_source(struct worker *w)
     }
 }
 
-/* Everybody who waits for the source's word on this channel gets on. */
+/* Everybody who waits for the source's word on this channel gets on, in slices: after an outage
+ * that may be every client there is. */
 static void channel_resolved(struct worker *w, struct channel *channel)
 {
-    channel->users++; /* stays while its waiters leave */
-    for (uint32_t i = channel->waiting.count; i-- > 0;) {
+    channel->next_waiting = channel->waiting.count;
+    if (!list_linked(&channel->resolved)) {
+        channel->users++; /* stays while its waiters get on */
+        list_push(&w->resolved, &channel->resolved);
+    }
+}
+
+/* From the end: who leaves is replaced by one that was looked at already. */
+static bool resolve_channel(struct worker *w, struct channel *channel, int64_t deadline)
+{
+    while (channel->next_waiting > 0) {
+        uint32_t i = --channel->next_waiting;
         if (i < channel->waiting.count)
             joins_advance(w, channel->waiting.items[i]->conn);
+        if (i % 16 == 0 && clock_monotonic_us() > deadline)
+            return false;
     }
     while (!list_empty(&channel->histories)) {
         struct list *node = channel->histories.next;
         http_answer_history(w, list_entry(node, struct history_request, node)->conn);
     }
-    channel_release(w, channel);
+    return true;
+}
+
+void resolve(struct worker *w, int64_t budget_us)
+{
+    int64_t deadline = clock_monotonic_us() + budget_us;
+    while (!list_empty(&w->resolved)) {
+        struct channel *channel = list_entry(w->resolved.next, struct channel, resolved);
+        if (!resolve_channel(w, channel, deadline))
+            return;
+        list_remove(&channel->resolved);
+        channel_release(w, channel);
+    }
 }
 
 void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from, uint64_t ready_at)
@@ -147,8 +180,13 @@ void on_refused(void *worker, const char *name, size_t len, enum error_code code
     (void)message; /* already in the source process's log; not for strangers */
     channel->users++;
     for (int f = 0; f < N_FORMATS; f++) { /* who had it from the source process before this one */
-        while (channel->feeds[f])
-            sub_refused(w, channel->feeds[f]->subs.items[0]);
+        while (channel->feeds[f]) {
+            struct sub *sub = channel->feeds[f]->subs.items[0];
+            if (sub->conn->state == CONN_STREAM)
+                sub_refused(w, sub);
+            if (channel->feeds[f] && channel->feeds[f]->subs.items[0] == sub)
+                sub_free(w, sub); /* of a connection that is dead already */
+        }
     }
     channel_release(w, channel);
     channel_resolved(w, channel);
@@ -239,6 +277,7 @@ static int sub_enter(struct worker *w, struct sub *sub)
             feed_free(&w->arena, sub->channel, feed->format);
         return r;
     }
+    walker_grown(&feed->walker);
     sub->in_feed = true;
     return 0;
 }
@@ -283,8 +322,6 @@ int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
     *join = (struct join){ .sub = sub, .conn = c, .since = *since, .last = last };
     memcpy(join->ref, ref, strlen(ref) + 1);
     list_push(&more->joins, &join->node);
-    if (c->flags & CONN_GREETED)
-        joins_advance(w, c);
     return 0;
 }
 
@@ -375,20 +412,6 @@ static struct log_channel log_channel_of(const struct channel *channel)
     return (struct log_channel){ channel->hash, channel->name, channel->len };
 }
 
-/* Where this join's channel goes on; tells the gap if there is one. Returns cut when nothing is to
- * be replayed. */
-static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
-{
-    struct channel *channel = join->sub->channel;
-    struct log_channel name = log_channel_of(channel);
-    struct resume r = resume_channel(w->log, &name, &join->since, channel->covered_from, cut);
-    if (join->since.kind == SINCE_POSITION)
-        count(r.reason ? &w->counters->resumes_gap : &w->counters->resumes_complete, 1);
-    if (r.reason)
-        tell_gap(w, join->conn, channel, r.after, r.before, r.reason);
-    return r.from;
-}
-
 /* What an outage lost is written in the control channel: a resume that reaches back over such a
  * record is not complete, whatever its own channels say. `from`: the first control record at or
  * after the position, or cut. */
@@ -403,13 +426,17 @@ struct resume resume_control(struct worker *w, const struct since *since, uint64
     r.before = cut;
     if (n < 0)
         r.reason = REASON_EXPIRED;
-    for (int i = n - 1; i >= 0; i--) { /* the newest: whole again from there */
+    for (int i = n - 1; i >= 0 && !r.reason; i--) { /* the newest: whole again from there */
         struct log_record record;
-        if (log_peek(w->log, offsets[i], &record) == 1 && record.kind != RECORD_GAP)
+        uint64_t after;
+        bool held = log_peek(w->log, offsets[i], &record) == 1;
+        if (held && record.kind != RECORD_GAP)
             continue;
-        r.reason = REASON_CONNECTION_LOST;
-        r.before = record.next;
-        break;
+        r.reason = REASON_EXPIRED;
+        if (held && read_body(w, &record) == 1) {
+            r.before = record.next;
+            (void)control_decode(record.data, record.len, &after, &r.reason);
+        }
     }
     r.after = since->position.kind == POSITION_LOCAL ? since->position.a : 0;
     return r;
@@ -451,51 +478,89 @@ static void joins_last(struct worker *w, struct conn *c, struct join *only, uint
     first->phase = JOIN_REPLAY;
 }
 
+/* Where this join's channel goes on; tells the gap if there is one. */
+static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
+{
+    struct channel *channel = join->sub->channel;
+    struct log_channel name = log_channel_of(channel);
+    struct resume r = resume_channel(w->log, &name, &join->since, channel->covered_from, cut);
+    if (join->since.kind == SINCE_NOW)
+        return w->frontier;
+    if (join->since.kind == SINCE_POSITION)
+        count(r.reason ? &w->counters->resumes_gap : &w->counters->resumes_complete, 1);
+    if (r.reason)
+        tell_gap(w, join->conn, channel, r.after, r.before, r.reason);
+    /* Events before the position are not for it, also where another channel needs them. */
+    bool exact = !r.reason && join->since.position.kind == POSITION_LOCAL;
+    join->sub->from = exact && join->since.kind == SINCE_POSITION ? join->since.position.a : r.from;
+    return r.from;
+}
+
+/* The gaps of outages after the position, for a connection that opens with it: they are met on the
+ * way, so the way must begin before them. Returns from where. */
+static uint64_t control_resume(struct worker *w, struct join *join, uint64_t cut)
+{
+    struct log_channel name = log_channel_of(&w->control);
+    struct resume r = resume_channel(w->log, &name, &join->since, 0, cut);
+    if (join->since.kind != SINCE_POSITION)
+        return UINT64_MAX;
+    if (r.reason == REASON_EXPIRED)
+        tell_gap(w, join->conn, join->sub->channel, r.after, r.before, r.reason);
+    return r.from;
+}
+
+/* One channel that the connection opened with. Returns from where it needs the log. */
+static uint64_t join_open(struct worker *w, struct join *join, uint64_t cut)
+{
+    uint64_t from = join->last ? w->frontier : join_resume(w, join, cut), control = UINT64_MAX;
+    if (join->last || join->since.kind == SINCE_NOW)
+        join->sub->from = w->frontier;
+    else if (join->conn->state == CONN_STREAM)
+        control = control_resume(w, join, cut);
+    if (join->conn->state == CONN_STREAM && sub_enter(w, join->sub) < 0)
+        conn_kill(w, join->conn, 1011);
+    return from < control ? from : control;
+}
+
 /* The channels that the connection opened with, together. */
 static void joins_open(struct worker *w, struct conn *c)
 {
     uint64_t cut = log_indexed(w->log), start = UINT64_MAX;
-    struct list *n = c->more->joins.next;
-    const struct since since = list_entry(n, struct join, node)->since; /* all have the same */
-    if (since.kind == SINCE_POSITION) {
-        struct log_channel control = log_channel_of(&w->control);
-        struct resume r = resume_channel(w->log, &control, &since, 0, cut);
-        if (r.reason == REASON_EXPIRED)
-            tell_gap(w, c, NULL, r.after, r.before, r.reason);
-        start = r.from; /* gaps of the whole source are met on the way */
-    }
-    while (c->state == CONN_STREAM && n != &c->more->joins) {
+    for (struct list *n = c->more->joins.next, *next; n != &c->more->joins; n = next) {
         struct join *join = list_entry(n, struct join, node);
-        n = n->next;
-        if (join->sub->channel->state == CHANNEL_REFUSED) {
+        next = n->next;
+        uint64_t from = UINT64_MAX;
+        if (join->sub->channel->state == CHANNEL_REFUSED)
             sub_refused(w, join->sub);
-            continue;
-        }
-        uint64_t from = join->last ? cut : join_resume(w, join, cut);
+        else
+            from = join_open(w, join, cut);
         if (c->state != CONN_STREAM)
             return;
-        if (join->since.kind != SINCE_NOW && from < start)
-            start = from;
-        if (sub_enter(w, join->sub) < 0) {
-            conn_kill(w, c, 1011);
-            return;
-        }
+        start = from < start ? from : start;
     }
-    if (c->state != CONN_STREAM)
-        return;
     c->cursor = start == UINT64_MAX ? w->frontier : start;
-    joins_last(w, c, NULL, c->cursor);
+    c->flags |= CONN_GREETED;
+    joins_last(w, c, NULL, w->frontier);
     bool replays = false;
-    for (n = c->more->joins.next; n != &c->more->joins; n = n->next) {
+    for (struct list *n = c->more->joins.next; n != &c->more->joins; n = n->next) {
         struct join *join = list_entry(n, struct join, node);
         join->ready_at = join->sub->channel->ready_at;
         replays |= join->phase == JOIN_REPLAY;
         if (join->phase == JOIN_WAITING)
             join_settle(w, join);
     }
-    c->flags |= CONN_GREETED;
     if (c->cursor < w->frontier || replays)
         set_behind(w, c, true);
+}
+
+/* What a joining channel missed of the whole source's gaps, told as its own. Only where its own
+ * resume was complete: one gap is enough. */
+static void late_control_gap(struct worker *w, struct join *join)
+{
+    struct conn *c = join->conn;
+    struct resume r = resume_control(w, &join->since, c->cursor);
+    if (r.reason && r.reason != REASON_FOREIGN_POSITION && r.reason != REASON_NEW_EPOCH)
+        tell_gap(w, c, join->sub->channel, r.after, r.before, r.reason);
 }
 
 /* A channel that joins an open connection. */
@@ -509,13 +574,12 @@ static void join_late(struct worker *w, struct join *join)
     visit(w, c); /* brings the cursor as far as it goes */
     if (c->state != CONN_STREAM)
         return;
-    uint64_t cut = log_indexed(w->log);
-    uint64_t from = join->last ? cut : join_resume(w, join, cut);
-    if (c->state == CONN_STREAM && join->since.kind == SINCE_POSITION) {
-        struct resume control = resume_control(w, &join->since, c->cursor);
-        if (control.reason == REASON_EXPIRED || control.reason == REASON_CONNECTION_LOST)
-            tell_gap(w, c, join->sub->channel, control.after, control.before, control.reason);
-    }
+    uint64_t cut = log_indexed(w->log), gaps = w->told_gaps;
+    uint64_t from = join->last ? w->frontier : join_resume(w, join, cut);
+    if (join->last || join->since.kind == SINCE_NOW)
+        join->sub->from = c->cursor < w->frontier ? w->frontier : c->cursor;
+    else if (c->state == CONN_STREAM && w->told_gaps == gaps)
+        late_control_gap(w, join);
     if (c->state != CONN_STREAM)
         return;
     if (sub_enter(w, join->sub) < 0) {
@@ -524,7 +588,7 @@ static void join_late(struct worker *w, struct join *join)
     }
     join->ready_at = join->sub->channel->ready_at;
     if (join->last) {
-        joins_last(w, c, join, c->cursor);
+        joins_last(w, c, join, join->sub->from);
     } else if (join->since.kind != SINCE_NOW && from < c->cursor) {
         join->from = from;
         join->until = c->cursor;
@@ -547,7 +611,7 @@ static bool all_answered(const struct conn *c)
 
 void joins_advance(struct worker *w, struct conn *c)
 {
-    if (c->state != CONN_STREAM || !c->more)
+    if (c->state != CONN_STREAM || !conn_more(c))
         return;
     if (!(c->flags & CONN_GREETED)) {
         if (all_answered(c))
@@ -589,15 +653,19 @@ static void join_try_ready(struct worker *w, struct join *join)
         conn_trim(c);
 }
 
-void settle(struct worker *w)
+void settle(struct worker *w, int64_t budget_us)
 {
-    struct list due; /* only those there are now; any of them may go while others are told */
-    list_init(&due);
-    struct list *node;
-    while ((node = list_pop(&w->settling)))
-        list_push(&due, node);
-    while ((node = list_pop(&due))) {
-        list_push(&w->settling, node);
+    if (list_empty(&w->settling))
+        return;
+    int64_t deadline = clock_monotonic_us() + budget_us;
+    struct list later, *node; /* any of them may go while others are told */
+    list_init(&later);
+    for (unsigned i = 1; (node = list_pop(&w->settling)); i++) {
+        list_push(&later, node);
         join_try_ready(w, list_entry(node, struct join, settling));
+        if (i % 16 == 0 && clock_monotonic_us() > deadline)
+            break;
     }
+    while ((node = list_pop(&later)))
+        list_push(&w->settling, node);
 }

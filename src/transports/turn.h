@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #define VISIT_BYTES (64u << 10) /* per connection and visit; always at least one event */
 #define VISIT_IOVS  64
@@ -28,7 +29,7 @@ struct gathered {
     int n_iov;
     size_t bytes;
     uint32_t n_frames;
-    bool control; /* frames of the control channel are among them */
+    uint8_t state; /* the last enum frame_state among them */
     uint64_t to; /* the cursor when all of it is sent */
     int64_t oldest_ms;
 };
@@ -80,9 +81,9 @@ struct worker {
     /* connections */
     struct conn **conns;
     uint32_t n_conns, cap_conns, max_conns;
-    uint64_t next_conn_id;
-    struct list readable, behind, doomed, tails, settling, paused;
-    size_t tail_bytes;
+    uint64_t next_conn_id, told_gaps;
+    struct list readable, unblocked, behind, doomed, tails, resolved, settling, paused;
+    size_t tail_bytes, body_bytes;
     struct frame_cache cache;
     struct catchup *catchup; /* scratch of catchup.c */
     struct wheel wheel;
@@ -97,6 +98,8 @@ struct worker {
     /* scratch */
     struct buf encode, text, response;
     uint8_t *inbuf;
+    time_t date_of; /* the second that `date` tells */
+    char date[40];
 
     /* ending */
     int signal_fd;
@@ -142,7 +145,8 @@ void unsubscribe_all(struct worker *w, struct conn *c);
 /* Evaluates what waits on this connection after a channel became ready or refused. */
 void joins_advance(struct worker *w, struct conn *c);
 struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut);
-void settle(struct worker *w); /* tells `ready` where it is due */
+void resolve(struct worker *w, int64_t budget_us); /* whose channels the source has answered */
+void settle(struct worker *w, int64_t budget_us);  /* tells `ready` where it is due */
 void joins_free(struct worker *w, struct conn *c);
 void join_free(struct worker *w, struct join *join);
 void join_replayed(struct worker *w, struct join *join);

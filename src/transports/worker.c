@@ -24,6 +24,8 @@
 #define READ_US      1000
 #define FLUSH_US     2000
 #define CATCH_UP_US  1000
+#define SETTLE_US    500
+#define TIMERS_US    500
 #define RESERVED_FDS 32 /* listeners, inbox, eventfd, … and a margin */
 #define DRAIN_GRACE_MS 5000
 #define RECONNECT_POLL_MS 20
@@ -47,9 +49,9 @@ static int open_signals(struct worker *w)
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     w->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     return w->signal_fd < 0 ? -errno : loop_add_level(&w->loop, w->signal_fd, &w->signal_fd);
 }
@@ -109,8 +111,9 @@ static int worker_init(struct worker *w, const struct worker_options *options)
         .response = buf_make(64u << 20),
     };
     update_clock(w);
-    struct list *lists[] = { &w->tell,   &w->dirty,    &w->everyone.dirty, &w->readable, &w->behind,
-                             &w->doomed, &w->tails,    &w->settling,       &w->paused,   &w->unsent };
+    struct list *lists[] = { &w->tell,     &w->dirty,     &w->everyone.dirty, &w->readable,
+                             &w->behind,   &w->unblocked, &w->doomed,         &w->tails,
+                             &w->resolved, &w->settling,  &w->paused,         &w->unsent };
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         list_init(lists[i]);
     wheel_init(&w->wheel, w->now_ms);
@@ -163,21 +166,27 @@ static void worker_done(struct worker *w)
 
 static void stop_listening(struct worker *w)
 {
-    for (size_t i = 0; i < w->options->n_listeners; i++)
+    for (size_t i = 0; i < w->options->n_listeners; i++) {
         loop_remove(&w->loop, w->options->listeners[i]);
+        close(w->options->listeners[i]); /* the supervisor closes its own: new clients are refused
+                                            at once, or go to the next server */
+    }
 }
 
+/* A terminal and systemd signal every process of the group, and pending signals merge: what is
+ * meant is read from the supervisor's page. */
 static void on_signal(struct worker *w)
 {
     struct signalfd_siginfo info;
-    while (read(w->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        if (w->draining || w->settings->drain_ms == 0)
-            w->quit = true;
-        if (!w->draining)
-            stop_listening(w);
-        w->draining = true;
-        w->drain_until_ms = w->now_ms + w->settings->drain_ms;
-    }
+    while (read(w->signal_fd, &info, sizeof(info)) == sizeof(info))
+        continue;
+    if (counted(&w->options->all[0].draining) == 2 || w->settings->drain_ms == 0)
+        w->quit = true;
+    if (w->draining)
+        return;
+    stop_listening(w);
+    w->draining = true;
+    w->drain_until_ms = w->now_ms + w->settings->drain_ms;
 }
 
 /* Closes connections evenly over what is left of the time; each is told to come back after a while
@@ -235,7 +244,8 @@ static void on_event(struct worker *w, const struct loop_event *event)
 static bool work_left(const struct worker *w)
 {
     return ingest_pending(w) || !list_empty(&w->dirty) || !list_empty(&w->behind) ||
-           !list_empty(&w->readable) || !list_empty(&w->doomed);
+           !list_empty(&w->readable) || !list_empty(&w->unblocked) || !list_empty(&w->doomed) ||
+           !list_empty(&w->resolved);
 }
 
 static int sleep_ms(const struct worker *w)
@@ -260,11 +270,15 @@ static int wait_for_events(struct worker *w, struct loop_event *events)
     return n;
 }
 
-static void timers(struct worker *w)
+static void timers(struct worker *w, int64_t budget_us)
 {
+    int64_t deadline = clock_monotonic_us() + budget_us;
     struct wheel_timer *timer;
-    while ((timer = wheel_expire(&w->wheel, w->now_ms)))
+    for (unsigned i = 1; (timer = wheel_expire(&w->wheel, w->now_ms)); i++) {
         conn_timer(w, list_entry(timer, struct conn, timer));
+        if (i % 16 == 0 && clock_monotonic_us() > deadline)
+            return; /* the wheel keeps what is due */
+    }
 }
 
 static void publish_progress(struct worker *w)
@@ -294,9 +308,9 @@ static void turn(struct worker *w)
     flush(w, FLUSH_US);
     w->now_us = clock_monotonic_us();
     catch_up(w, CATCH_UP_US);
-    if (!list_empty(&w->settling))
-        settle(w);
-    timers(w);
+    resolve(w, SETTLE_US);
+    settle(w, SETTLE_US);
+    timers(w, TIMERS_US);
     if (w->draining)
         drain(w);
     conns_reap(w);
