@@ -22,10 +22,9 @@
 
 #define HEAD_MAX   2048
 #define READ_MAX   (64u << 10)
-#define FRAMES_MAX (4 * READ_MAX) /* an empty line becomes two bytes, a long one up to four more   \
-                                   */
+#define LINE_BYTES UINT16_MAX     /* the longest line */
+#define FRAMES_MAX (4 * READ_MAX) /* bytes of one send */
 #define EVENTS_MAX 256
-#define LINE_MAX_  UINT16_MAX
 
 /* A client whose request is not complete yet. */
 struct pending {
@@ -35,13 +34,12 @@ struct pending {
 
 struct bare {
     int epoll, listener;
-    size_t max_fds;
     struct pending **pending; /* by descriptor; NULL: none, or upgraded already */
     int *fds;                 /* upgraded clients */
     size_t n_fds;
     size_t *slot; /* by descriptor: its place in fds */
     size_t line_len;
-    char lines[LINE_MAX_ + READ_MAX];
+    char lines[LINE_BYTES + READ_MAX];
     uint8_t frames[FRAMES_MAX];
 };
 
@@ -181,8 +179,8 @@ static void read_events(struct bare *b)
     size_t end = b->line_len + (size_t)n, at = 0, out = 0;
     for (char *nl; (nl = memchr(b->lines + at, '\n', end - at)); at = (size_t)(nl - b->lines) + 1) {
         size_t len = (size_t)(nl - b->lines) - at;
-        if (len > LINE_MAX_)
-            fail("a line of more than %d bytes", LINE_MAX_);
+        if (len > LINE_BYTES)
+            fail("a line of more than %d bytes", LINE_BYTES);
         if (out + len + 4 > sizeof(b->frames)) {
             send_to_all(b, b->frames, out);
             out = 0;
@@ -191,8 +189,8 @@ static void read_events(struct bare *b)
     }
     send_to_all(b, b->frames, out);
     b->line_len = end - at;
-    if (b->line_len > LINE_MAX_)
-        fail("a line of more than %d bytes", LINE_MAX_);
+    if (b->line_len > LINE_BYTES)
+        fail("a line of more than %d bytes", LINE_BYTES);
     memmove(b->lines, b->lines + at, b->line_len);
 }
 
@@ -227,7 +225,6 @@ static struct bare *start(void)
     struct bare *b = calloc(1, sizeof(*b));
     size_t max_fds = raise_descriptor_limit();
     if (b) {
-        b->max_fds = max_fds;
         b->pending = calloc(max_fds, sizeof(struct pending *));
         b->fds = calloc(max_fds, sizeof(int));
         b->slot = calloc(max_fds, sizeof(size_t));

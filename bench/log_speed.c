@@ -34,7 +34,7 @@ static void print(const char *what, uint64_t ns, size_t n)
 
 static uint64_t append(struct log *log, size_t events, size_t channels)
 {
-    static char names[CHANNELS][16];
+    static char names[CHANNELS][32];
     char payload[PAYLOAD];
     memset(payload, 'x', sizeof(payload));
     for (size_t i = 0; i < channels; i++)

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "flags.h"
+#include "terminal.h"
 #include "web.h"
 
 #include <stddef.h>
@@ -29,9 +30,9 @@ static int check(const char *where)
     }
     char problem[256];
     if (status != 200)
-        (void)fprintf(stderr, "fanwire health: %s\n",
-                      status < 0 ? err.message
-                                 : web_problem(problem, sizeof(problem), status, &body));
+        terminal_complain("health", status < 0
+                                        ? err.message
+                                        : web_problem(problem, sizeof(problem), status, &body));
     buf_done(&body);
     return status == 200 ? 0 : 1;
 }
@@ -52,8 +53,7 @@ int cli_health(int argc, char **argv)
         return 0;
     }
     if (r < 0 || n > 1 || !web_is_server(where)) {
-        (void)fprintf(stderr, "fanwire health: %s\n",
-                      r < 0 ? err.message : "give one http://HOST:PORT or unix:PATH");
+        terminal_complain("health", r < 0 ? err.message : "give one http://HOST:PORT or unix:PATH");
         return 2;
     }
     return check(where);

@@ -16,7 +16,7 @@ struct command {
 static const struct command commands[] = {
     { "serve", "[SOURCE]", "hold one connection to SOURCE, serve its events to browsers", NULL,
       cli_serve },
-    { "tail", "CHANNEL…", "print events as they come", NULL, cli_tail },
+    { "tail", "CHANNEL...", "print events as they come", NULL, cli_tail },
     { "pub", "CHANNEL [PAYLOAD|-]", "publish an event", NULL, cli_pub },
     { "sql", "postgres", "print the SQL that installs fanwire_publish()", cli_sql, NULL },
     { "health", "[URL]", "exit 0 if the server answers", cli_health, NULL },

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "flags.h"
 #include "pattern.h"
+#include "terminal.h"
 #include "web.h"
 
 #include <fanwire.h>
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +44,14 @@ static const struct flag pub_flags[] = {
     { NULL },
 };
 
-static int fail(int code, const char *message)
+static int __attribute__((format(printf, 2, 3))) fail(int code, const char *format, ...)
 {
-    (void)fprintf(stderr, "fanwire pub: %s\n", message);
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    terminal_complain("pub", text);
     return code;
 }
 
@@ -84,9 +91,10 @@ static int publish_to_server(const struct pub *pub, const void *data, size_t len
     char problem[512];
     int code = 0;
     if (status < 0)
-        code = fail(status == -EINVAL ? 2 : status == -ETIMEDOUT ? 1 : 3, err.message);
+        code = fail(status == -EINVAL ? 2 : status == -ETIMEDOUT ? 1 : 3, "%s", err.message);
     else if (status != 200)
-        code = fail(status_code(status), web_problem(problem, sizeof(problem), status, &body));
+        code =
+            fail(status_code(status), "%s", web_problem(problem, sizeof(problem), status, &body));
     else
         print_id(pub, &body);
     buf_done(&body);
@@ -117,7 +125,7 @@ static int publish_to_source(const struct pub *pub, const void *data, size_t len
         return fail(r == -EINVAL || r == -EMSGSIZE ? 2
                     : r == -EAGAIN || r == -EIO    ? 3
                                                    : 1,
-                    err.message);
+                    "%s", err.message);
     if (pub->verbose && id[0])
         (void)puts(id);
     return 0;
@@ -183,7 +191,9 @@ static int open_where(struct pub *pub)
         struct fw_hub_options options = { .size = sizeof(options), .retain = 1 << 20 };
         r = fw_hub_open(pub->where, &options, &pub->hub, &err);
     }
-    return r < 0 ? fail(r == -EINVAL ? 2 : 1, err.message) : 0;
+    if (r == -EINVAL)
+        return fail(2, "%s; " WEB_HINT, err.message);
+    return r < 0 ? fail(1, "%s", err.message) : 0;
 }
 
 static int run(struct pub *pub, const struct strings *rest)
@@ -220,10 +230,10 @@ int cli_pub(int argc, char **argv, const struct title *title)
                     stdout);
         flags_help(pub_flags, stdout);
     } else {
-        code = r < 0 ? fail(2, err.message) : run(&pub, &rest);
+        code = r < 0 ? fail(2, "%s", err.message) : run(&pub, &rest);
     }
     if (fflush(stdout) != 0 && code == 0)
-        code = fail(1, strerror(errno));
+        code = fail(1, "%s", strerror(errno));
     web_close(pub.web);
     fw_hub_close(pub.hub);
     buf_done(&pub.path);

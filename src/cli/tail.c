@@ -5,6 +5,7 @@
 #include "flags.h"
 #include "pattern.h"
 #include "position.h"
+#include "terminal.h"
 #include "web.h"
 
 #include <errno.h>
@@ -34,24 +35,10 @@ static const struct flag tail_flags[] = {
 
 /* ---- output ---- */
 
-/* Payloads are other people's bytes: a terminal must not obey them. C0 but tab and line feed, DEL,
- * and C1 as UTF-8 (C2 80 to C2 9F). */
-static void write_harmless(const unsigned char *data, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        bool c1 = data[i] == 0xC2 && i + 1 < len && data[i + 1] < 0xA0;
-        bool c0 = (data[i] < 0x20 && data[i] != '\t' && data[i] != '\n') || data[i] == 0x7F;
-        if (c0 || c1)
-            (void)printf("\\x%02X", data[c1 ? ++i : i]);
-        else
-            (void)putchar_unlocked(data[i]);
-    }
-}
-
 static void write_out(const struct tail *tail, const void *data, size_t len)
 {
-    if (tail->out_is_terminal)
-        write_harmless(data, len);
+    if (tail->out_is_terminal) /* payloads are other people's bytes */
+        terminal_write(stdout, data, len);
     else
         (void)fwrite(data, 1, len, stdout);
 }
@@ -81,13 +68,22 @@ void tail_counted(struct tail *tail)
         tail->done = true;
 }
 
+static void say(const struct tail *tail, const char *colour, const char *format, va_list args)
+{
+    char text[1024];
+    (void)vsnprintf(text, sizeof(text), format, args);
+    if (tail->err_is_terminal)
+        (void)fputs(colour, stderr);
+    terminal_complain("tail", text);
+    if (tail->err_is_terminal)
+        (void)fputs("\033[0m", stderr);
+}
+
 void tail_note(struct tail *tail, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    (void)fputs(tail->err_is_terminal ? "\033[33mfanwire tail: " : "fanwire tail: ", stderr);
-    (void)vfprintf(stderr, format, args);
-    (void)fputs(tail->err_is_terminal ? "\033[0m\n" : "\n", stderr);
+    say(tail, "\033[33m", format, args);
     va_end(args);
 }
 
@@ -122,9 +118,7 @@ void tail_fail(struct tail *tail, int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    (void)fputs("fanwire tail: ", stderr);
-    (void)vfprintf(stderr, format, args);
-    (void)fputc('\n', stderr);
+    say(tail, "\033[31m", format, args);
     va_end(args);
     tail->done = true;
     tail->code = code;

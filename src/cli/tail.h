@@ -26,7 +26,7 @@ void tail_message(struct tail *tail, const char *channel, size_t channel_len, co
                   size_t len);
 void tail_envelope(struct tail *tail, const char *json, size_t len);
 void tail_counted(struct tail *tail);
-/* Tells standard error, unless --json does it on standard output. */
+/* Tells standard error. */
 void tail_note(struct tail *tail, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void tail_gap(struct tail *tail, const char *channel, const char *after, const char *reason);
 void tail_flush(struct tail *tail);

@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "frame.h"
+#include "web.h"
 
 #include <fanwire.h>
 
@@ -26,8 +27,10 @@ static int open_all(struct reading *r, struct fw_error *err)
 {
     const struct tail *tail = r->tail;
     struct fw_hub_options hub_options = { .size = sizeof(hub_options) };
+    /* Lines may have come before the subscription does; in a hub of its own all are new. */
+    bool all = !tail->since && !tail->last && strncmp(tail->where, "stdin:", 6) == 0;
     struct fw_sub_options options = { .size = sizeof(options),
-                                      .since = tail->since,
+                                      .since = all ? "oldest" : tail->since,
                                       .last = tail->last };
     int n = fw_hub_open(tail->where, &hub_options, &r->hub, err);
     if (n == 0)
@@ -141,7 +144,7 @@ int tail_source(struct tail *tail)
     struct fw_error err = { 0 };
     int n = open_all(&r, &err);
     if (n < 0)
-        tail_fail(tail, n == -EINVAL ? 2 : 1, "%s", err.message);
+        tail_fail(tail, n == -EINVAL ? 2 : 1, "%s%s", err.message, r.hub ? "" : "; " WEB_HINT);
     else
         read_all(&r);
     fw_sub_close(r.sub);

@@ -2,8 +2,6 @@
 #include "web.h"
 
 #include "error.h"
-#include "text.h"
-
 #include <curl/curl.h>
 #include <errno.h>
 #include <jansson.h>
@@ -234,7 +232,7 @@ char *web_problem(char *out, size_t size, int status, const struct buf *body)
     if (!detail)
         detail = json_string_value(json_object_get(root, "title"));
     if (detail)
-        (void)text_escape(out, size, detail, strlen(detail));
+        (void)snprintf(out, size, "%s", detail);
     else
         (void)snprintf(out, size, "the server answered HTTP %d", status);
     json_decref(root);

@@ -13,6 +13,7 @@
 
 /* WHERE of -s: a running server (http://, https://, unix:PATH), or else a source's URL. */
 bool web_is_server(const char *where);
+#define WEB_HINT "a running server is -s http://HOST:PORT or -s unix:PATH"
 
 struct web;
 

@@ -1,5 +1,5 @@
-/* The payload of control records (gap, down, up): where the stream was last whole, and why it broke.
- *   u64 after (host byte order, an offset of the same log, 0 = unknown) | the reason's text
+/* The payload of control records (gap, down, up): where the stream was last whole, and why it
+ * broke. u64 after (host byte order, an offset of the same log, 0 = unknown) | the reason's text
  * Records of kind GAP stand on the reserved channel "" (they concern every channel) or on a channel
  * of their own (too large an event; coverage that began again); DOWN and UP on "" only. */
 #ifndef HUB_CONTROL_H

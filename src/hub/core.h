@@ -25,10 +25,10 @@ struct fw_host {
  * each of those channels would have a hole, and a gap, of its own right after the common one. */
 struct stream {
     bool open, up, ended;
-    bool opening;   /* inside fw_host_opened(): channels are being asked */
-    bool told_down; /* the log's last word is `down` */
-    bool gap_due;   /* something may have been missed since lost_at */
-    bool recovered; /* this engine found a used log, and has not been up yet */
+    bool opening;     /* inside fw_host_opened(): channels are being asked */
+    bool told_down;   /* the log's last word is `down` */
+    bool gap_due;     /* something may have been missed since lost_at */
+    bool recovered;   /* this engine found a used log, and has not been up yet */
     uint64_t lost_at; /* the log's head when it was first lost, or recovered */
     enum gap_reason lost_why;
     int64_t opened_ms, settle_until_ms;
@@ -60,8 +60,9 @@ struct engine {
     uint64_t last_publish;
     bool in_publish, publish_appends; /* the source's publish is an append: pacing concerns it */
 
-    bool dirty;  /* appended since the last wake-up */
-    bool talked; /* replies went out: readers that wait on the futex must look */
+    bool coverage_marked; /* in this turn, see fw_host_ready() */
+    bool dirty;           /* appended since the last wake-up */
+    bool talked;          /* replies went out: readers that wait on the futex must look */
     bool paused;
     int64_t paced_ms; /* when pacing was looked at last */
 

@@ -65,7 +65,8 @@ static int unknown_scheme(const struct fw_source_class *const *classes, const ch
                          "the source's URL has no scheme; this build knows: %s (for example "
                          "memory: or postgres://localhost/app)",
                          known);
-    return error_set(err, -EINVAL, "no source for URLs that begin with \"%s:\"; this build knows: %s",
+    return error_set(err, -EINVAL,
+                     "no source for URLs that begin with \"%s:\"; this build knows: %s",
                      text_escape(scheme, sizeof(scheme), url, len), known);
 }
 
@@ -163,6 +164,7 @@ static void on_again(uv_idle_t *idle)
 static void end_turn(struct engine *engine)
 {
     bool appended = engine->dirty, more = engine_tend(engine);
+    engine->coverage_marked = false;
     appended |= engine->dirty;
     if (engine->dirty || engine->talked)
         engine_wake(engine);
@@ -302,8 +304,8 @@ static int make_loop(struct engine *engine)
     return 0;
 }
 
-static int make_engine(const struct engine_options *options,
-                       const struct fw_source_class *class, struct engine **ret)
+static int make_engine(const struct engine_options *options, const struct fw_source_class *class,
+                       struct engine **ret)
 {
     struct engine *engine = calloc(1, sizeof(*engine));
     if (!engine)

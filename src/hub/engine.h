@@ -15,11 +15,12 @@ struct engine;
 struct engine_options {
     const char *url;
     const struct fw_source_class *const *sources; /* NULL-terminated; NULL: fw_sources */
-    struct log *log;           /* writable; borrowed for the engine's life */
-    uint32_t linger_ms;        /* default 60,000 when 0 */
-    struct counters *counters; /* borrowed; NULL: the engine's own */
-    int listen_fd;             /* readers' SOCK_SEQPACKET listener, borrowed; -1: engine_adopt() only */
+    struct log *log;                              /* writable; borrowed for the engine's life */
+    uint32_t linger_ms;                           /* default 60,000 when 0 */
+    struct counters *counters;                    /* borrowed; NULL: the engine's own */
+    int listen_fd; /* readers' SOCK_SEQPACKET listener, borrowed; -1: engine_adopt() only */
     bool (*peer_allowed)(void *arg, pid_t pid); /* NULL: all of this user */
+    /* `text` is a sentence; that of the event "opened" is mode=… guarantee="…". */
     void (*log_line)(void *arg, enum fw_log_level level, const char *event, const char *text);
     void *arg;
 };
@@ -29,10 +30,10 @@ struct engine_options {
 int engine_new(const struct engine_options *options, struct engine **ret, struct fw_error *err);
 /* Runs until engine_stop(). Blocks. Returns 0 or -errno. */
 int engine_run(struct engine *engine);
-void engine_stop(struct engine *engine);          /* thread: any; async-signal-safe */
+void engine_stop(struct engine *engine); /* thread: any; async-signal-safe */
 /* Hands over one end of a SOCK_SEQPACKET pair: a new reader. Thread: any. 0 or -errno. */
 int engine_adopt(struct engine *engine, int fd);
-void engine_free(struct engine *engine);          /* after engine_run() has returned */
+void engine_free(struct engine *engine); /* after engine_run() has returned */
 
 const char *engine_kind(const struct engine *engine); /* "postgres"; static */
 /* Checks a URL without starting anything. 0 or -EINVAL with text that names the known schemes. */

@@ -71,7 +71,8 @@ int fw_host_watch(struct fw_host *host, int fd, unsigned events, fw_watch_fn fn,
 
 int fw_watch_set(struct fw_watch *watch, unsigned events)
 {
-    int wanted = (events & FW_READABLE ? UV_READABLE : 0) | (events & FW_WRITABLE ? UV_WRITABLE : 0);
+    int wanted =
+        (events & FW_READABLE ? UV_READABLE : 0) | (events & FW_WRITABLE ? UV_WRITABLE : 0);
     if (events == watch->events)
         return 0;
     watch->events = events;
@@ -183,8 +184,8 @@ int fw_host_resolve(struct fw_host *host, const char *name, fw_resolve_fn fn, vo
     resolve->request.data = resolve;
     resolve->fn = fn;
     resolve->arg = arg;
-    int r = uv_getaddrinfo(&engine_of(host)->loop, &resolve->request, on_resolved, name, NULL,
-                           &hints);
+    int r =
+        uv_getaddrinfo(&engine_of(host)->loop, &resolve->request, on_resolved, name, NULL, &hints);
     if (r < 0) {
         free(resolve);
         return r;

@@ -65,7 +65,8 @@ static int core_new(size_t retain, struct hub_core **ret)
         free(core);
         return r;
     }
-    uint8_t *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *page =
+        mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED || madvise(page, PAGE_SIZE, MADV_WIPEONFORK) < 0) {
         r = -errno;
         if (page != MAP_FAILED)
@@ -361,7 +362,8 @@ static int publish(struct fw_hub *hub, struct request *request, const char *chan
     if (r == 0)
         r = await_answer(hub, request, deadline_ms);
     if (r == -ETIMEDOUT)
-        return error_set(err, r, "no answer from the source in time; the event may have been stored");
+        return error_set(err, r,
+                         "no answer from the source in time; the event may have been stored");
     if (r < 0)
         return error_set(err, r, "the hub's source has ended; the event may have been stored");
     r = publish_error(request->code);

@@ -28,7 +28,7 @@ static inline bool hub_forked(const struct hub_core *core)
     return !*core->here;
 }
 
-#define HUB_FORKED_TEXT                                                                           \
+#define HUB_FORKED_TEXT                                                                            \
     "this hub was opened before fork(): its source lives in the parent process; open another in "  \
     "the child"
 

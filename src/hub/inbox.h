@@ -7,9 +7,9 @@
  * in host byte order (both ends are on one host and say their version first).
  *
  *   reader → source side                         source side → reader
- *   HELLO       code = version                   HELLO      code = version; page and eventfd attached
- *   SUBSCRIBE   channel; a = covered_from that   SOURCE     code = durable; kind, mode, guarantee
- *               the reader was told before a     READY      channel; a = covered_from, b = ready_at
+ *   HELLO       code = version                   HELLO      code = version; page and eventfd
+ * attached SUBSCRIBE   channel; a = covered_from that   SOURCE     code = durable; kind, mode,
+ * guarantee the reader was told before a     READY      channel; a = covered_from, b = ready_at
  *               reconnect, 0 = a new interest    REFUSED    channel, message; code
  *   UNSUBSCRIBE channel                          PUBLISHED  a = request; code; id, message
  *   PUBLISH     a = request, b = whole length;

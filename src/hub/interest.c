@@ -183,8 +183,8 @@ void interest_init(struct interest *in, const struct log *log, bool on_demand, u
 
 void interest_done(struct interest *in)
 {
-    while (!list_empty(&in->all))
-        free_channel(in, list_entry(in->all.next, struct channel, all));
+    for (struct list *node; (node = list_pop(&in->all));)
+        free_channel(in, list_entry(node, struct channel, all));
     map_done(&in->channels);
     map_done(&in->wants);
 }
@@ -198,8 +198,8 @@ void interest_join(struct interest *in, struct interest_reader *reader)
 
 void interest_leave(struct interest *in, struct interest_reader *reader, int64_t now_ms)
 {
-    while (!list_empty(&reader->wants))
-        drop_want(in, list_entry(reader->wants.next, struct want, by_reader), now_ms);
+    for (struct list *node; (node = list_pop(&reader->wants));)
+        drop_want(in, list_entry(node, struct want, by_reader), now_ms);
 }
 
 int interest_add(struct interest *in, struct interest_reader *reader, const char *name, size_t len,
@@ -318,8 +318,8 @@ void interest_refused(struct interest *in, const char *name, size_t len, enum er
     if (!channel || channel->state != CHANNEL_ASKED)
         return;
     bool was_settling = channel->settling;
-    while (wanted(channel)) {
-        struct want *want = list_entry(channel->wants.next, struct want, by_channel);
+    for (struct list *node; (node = list_pop(&channel->wants));) {
+        struct want *want = list_entry(node, struct want, by_channel);
         struct interest_reader *reader = want->reader;
         free_want(in, want);
         in->hooks->refused(in->arg, reader, channel, code, message);

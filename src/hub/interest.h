@@ -11,9 +11,9 @@
  * record of the loss, which every resume reads, tells of the hole. Other sources hear everything:
  * every channel is ready, covered from the log's first record.
  *
- * Replies are held back until the source is said to be up; a reader that comes to a ready channel is
- * answered at once. Every operation is O(1) in the number of channels and of readers, but for those
- * that concern all. */
+ * Replies are held back until the source is said to be up; a reader that comes to a ready channel
+ * is answered at once. Every operation is O(1) in the number of channels and of readers, but for
+ * those that concern all. */
 #ifndef HUB_INTEREST_H
 #define HUB_INTEREST_H
 

@@ -1,5 +1,6 @@
-/* A record's meta: the key and the sender of a publish. Bytes: key | NUL | from, nothing at all when
- * both are absent; the log adds a NUL after it, so both come back as C strings without a copy. */
+/* A record's meta: the key and the sender of a publish. Bytes: key | NUL | from, nothing at all
+ * when both are absent; the log adds a NUL after it, so both come back as C strings without a copy.
+ */
 #ifndef HUB_META_H
 #define HUB_META_H
 

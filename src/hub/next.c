@@ -173,9 +173,9 @@ static int state_step(struct fw_sub *sub, struct fw_event *ev)
 static int refused_step(struct fw_sub *sub)
 {
     struct sub_channel *c = list_entry(sub->refused.next, struct sub_channel, queue);
-    int code = c->refused == CODE_CHANNEL_FORBIDDEN ? -EACCES :
-               c->refused == CODE_BAD_CHANNEL       ? -EINVAL :
-                                                      -EIO;
+    int code = c->refused == CODE_CHANNEL_FORBIDDEN ? -EACCES
+               : c->refused == CODE_BAD_CHANNEL     ? -EINVAL
+                                                    : -EIO;
     (void)error_set(&sub->error, code, "the source refuses channel \"%s\" (%s): %s", c->name,
                     code_text(c->refused), c->message);
     sub_free_channel(sub, c);
@@ -252,13 +252,39 @@ static struct sub_channel *channel_of(const struct fw_sub *sub, const struct log
 {
     if (sub->only)
         return sub_is_of(record, sub->only) ? sub->only : NULL;
-    return map_get(&sub->by_hash, record->hash, sub_same_name, record->channel, record->channel_len);
+    return map_get(&sub->by_hash, record->hash, sub_same_name, record->channel,
+                   record->channel_len);
+}
+
+static inline void pass(struct fw_sub *sub, const struct log_record *record)
+{
+    sub->cursor = record->next;
+    if (record->pos[0] | record->pos[1]) {
+        sub->last_pos[0] = record->pos[0];
+        sub->last_pos[1] = record->pos[1];
+    }
+}
+
+/* Where positions are durable, the place is named after the newest event before it. */
+void sub_seek_end(struct fw_sub *sub)
+{
+    uint64_t end = log_indexed(sub->log);
+    struct log_record record;
+    sub->last_pos[0] = sub->last_pos[1] = 0;
+    sub->cursor = sub->limit = end;
+    if (log_identity(sub->log) == 0)
+        return;
+    for (uint64_t off = log_mark_before(sub->log, end); off < end; off = record.next) {
+        if (!log_peek(sub->log, off, &record))
+            break;
+        pass(sub, &record);
+    }
+    sub->cursor = end;
 }
 
 static int lapped(struct fw_sub *sub, struct fw_event *ev)
 {
-    sub->cursor = sub->limit = log_indexed(sub->log);
-    sub->last_pos[0] = sub->last_pos[1] = 0;
+    sub_seek_end(sub);
     sub->check_state = sub->attention = true;
     /* What a channel still to be answered missed is told by this gap, not by one of its own. */
     for (struct list *l = sub->channels.next; l != &sub->channels; l = l->next) {
@@ -286,15 +312,6 @@ static int control_step(struct fw_sub *sub, const struct log_record *record, str
         ev->time_ms = (int64_t)record->time_ms;
     }
     return r;
-}
-
-static inline void pass(struct fw_sub *sub, const struct log_record *record)
-{
-    sub->cursor = record->next;
-    if (record->pos[0] | record->pos[1]) {
-        sub->last_pos[0] = record->pos[0];
-        sub->last_pos[1] = record->pos[1];
-    }
 }
 
 /* Takes the record at the cursor. Its kind as an event, 0 when it is not for us, or -errno. */

@@ -9,10 +9,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#define PAGE_SIZE       4096
-#define PUBLISH_CHARGE  128 /* what a publish of no bytes counts */
+#define PAGE_SIZE      4096
+#define PUBLISH_CHARGE 128 /* what a publish of no bytes counts */
 
 /* ---- birth ---- */
 
@@ -45,6 +46,8 @@ static int greet(struct peer *peer)
     if (r == 0) {
         struct inbox_message hello = { .type = INBOX_HELLO, .code = INBOX_VERSION };
         r = inbox_send(peer->fd, &hello, (int[]){ page, peer->eventfd }, 2);
+        if (r == -EPIPE)
+            r = 0; /* gone already, but what it has sent is still carried out */
     }
     close(page);
     return r;
@@ -93,6 +96,7 @@ static void on_closed(uv_handle_t *handle)
 void peer_close(struct peer *peer)
 {
     (void)uv_poll_stop(&peer->poll);
+    (void)shutdown(peer->fd, SHUT_RDWR); /* also when a forked child still holds a copy */
     uv_close((uv_handle_t *)&peer->poll, on_closed);
 }
 
@@ -117,15 +121,21 @@ static void keep_reply(struct peer *peer, const struct inbox_message *message)
     engine_on_busy(peer->engine, peer);
 }
 
+void peer_is_deaf(struct peer *peer)
+{
+    peer->deaf = true;
+    buf_done(&peer->replies);
+}
+
 void peer_send(struct peer *peer, const struct inbox_message *message)
 {
-    if (peer->broken)
+    if (peer->broken || peer->deaf)
         return;
     int r = peer->replies.len ? -EAGAIN : inbox_send(peer->fd, message, NULL, 0);
     if (r == -EAGAIN)
         keep_reply(peer, message);
     else if (r < 0)
-        peer_break(peer, NULL);
+        peer_is_deaf(peer);
 }
 
 bool peer_flush(struct peer *peer)
@@ -134,11 +144,11 @@ bool peer_flush(struct peer *peer)
     while (at < peer->replies.len) {
         uint32_t len;
         memcpy(&len, peer->replies.data + at, sizeof(len));
-        ssize_t n = send(peer->fd, peer->replies.data + at + sizeof(len), len,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(peer->fd, peer->replies.data + at + sizeof(len), len, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM) {
-            peer_break(peer, NULL);
-            return false;
+            peer_is_deaf(peer);
+            return true;
         }
         if (n < 0)
             break;

@@ -2,9 +2,9 @@
  *
  * What it holds is bounded: one publish being put together, publishes that wait (for the source's
  * pause or its answer) up to PEER_HELD_MAX, replies up to PEER_REPLIES_MAX. While replies do not
- * fit, or too much waits, its requests are not read: a slow reader slows itself. A reader that sends
- * anything wrong is dropped. Nothing is freed inside a callback: a peer is marked broken, and the
- * engine closes it at the end of its loop's turn. */
+ * fit, or too much waits, its requests are not read: a slow reader slows itself. A reader that
+ * sends anything wrong is dropped. Nothing is freed inside a callback: a peer is marked broken, and
+ * the engine closes it at the end of its loop's turn. */
 #ifndef HUB_PEER_H
 #define HUB_PEER_H
 
@@ -51,9 +51,10 @@ struct peer {
     size_t n_charged;        /* bytes of both */
     struct publish *partial; /* being put together */
     size_t partial_len;
-    bool greeted;       /* it has said hello */
-    bool broken;        /* close it at the end of the turn */
-    const char *why;    /* NULL: end of file */
+    bool greeted;    /* it has said hello */
+    bool deaf;       /* it reads no more; what it sent before is still carried out */
+    bool broken;     /* close it at the end of the turn */
+    const char *why; /* NULL: end of file */
 };
 
 /* Takes the descriptor (also on failure) and greets. Returns 0 or -errno. */
@@ -64,6 +65,7 @@ void peer_break(struct peer *peer, const char *why); /* first reason wins */
 
 /* Sends a reply, or keeps it until it fits. */
 void peer_send(struct peer *peer, const struct inbox_message *message);
+void peer_is_deaf(struct peer *peer);
 /* Sends what is kept. True when all of it is out. */
 bool peer_flush(struct peer *peer);
 /* Watches what there is to wait for now. */
@@ -74,8 +76,7 @@ void peer_wake(struct peer *peer, bool always);
 /* ---- what the engine does with the requests ---- */
 
 void engine_on_subscribe(struct engine *engine, struct peer *peer, const struct inbox_message *m);
-void engine_on_unsubscribe(struct engine *engine, struct peer *peer,
-                           const struct inbox_message *m);
+void engine_on_unsubscribe(struct engine *engine, struct peer *peer, const struct inbox_message *m);
 /* Complete; owned by the engine from now on. */
 void engine_on_publish(struct engine *engine, struct peer *peer, struct publish *publish);
 void engine_on_poke(struct engine *engine, struct peer *peer);

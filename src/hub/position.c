@@ -59,8 +59,8 @@ static bool read_numbers(const char *at, const char *end, uint64_t *out, size_t 
 
 static bool position_byte(char c)
 {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           c == '.' || c == '_' || c == '~' || c == '-';
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' ||
+           c == '_' || c == '~' || c == '-';
 }
 
 int position_parse(const char *text, size_t len, struct position *ret)

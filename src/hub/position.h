@@ -25,7 +25,8 @@ int position_parse(const char *text, size_t len, struct position *ret);
 /* The position of a record, or (record NULL) of the offset `off` in this log. For durable logs an
  * offset without a record of its own, and a record without a position (gap, down, up), are written
  * local: it is as good while the log lives.
- * Returns the length; out holds POSITION_TEXT_MAX. Takes some 5 ns: an iterator writes one per event. */
+ * Returns the length; out holds POSITION_TEXT_MAX. Takes some 5 ns: an iterator writes one per
+ * event. */
 size_t position_write(char *out, const struct log *log, const struct log_record *record,
                       uint64_t off);
 
@@ -41,7 +42,7 @@ int since_parse(const char *text, size_t len, struct since *ret);
  * `covered_from`: from where in the log the source has heard this channel without a break.
  * `cut`: log_indexed() read before, ≥ which nothing is promised here. */
 struct resume {
-    uint64_t from;          /* go on here: a record boundary in [tail, cut]; cut if nothing is left */
+    uint64_t from; /* go on here: a record boundary in [tail, cut]; cut if nothing is left */
     enum gap_reason reason; /* REASON_NONE: complete */
     uint64_t after;         /* offset of the last complete place, 0 = unknown (null) */
     uint64_t before;        /* whole again from here */

@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/socket.h>
 #include <sys/un.h>
 
 struct reader;
@@ -36,7 +35,7 @@ int reader_connect(const struct sockaddr_un *address, socklen_t len, struct read
 int reader_adopt(int fd, struct reader **ret); /* takes the descriptor */
 void reader_close(struct reader *reader);      /* NULL allowed */
 
-int reader_fd(const struct reader *reader);    /* poll for reading; and writing when _blocked */
+int reader_fd(const struct reader *reader);       /* poll for reading; and writing when _blocked */
 bool reader_blocked(const struct reader *reader); /* the last request did not fit: poll writable */
 /* Page and eventfd of this reader, NULL / -1 until the source process has greeted. */
 struct log_slot *reader_slot(const struct reader *reader);
@@ -45,16 +44,17 @@ int reader_eventfd(const struct reader *reader);
 /* 0, -EAGAIN (inbox full: again when writable; nothing was sent), -EPIPE (source process gone). */
 int reader_subscribe(struct reader *reader, const char *channel, size_t len);
 /* The same after a reconnect, for a channel that was ready before: `covered_from` is what ready()
- * told then. Where the new source process hears the channel from later on, and no gap of all channels
- * stands after that place, it appends a gap of this channel: readers need no rule of their own. */
+ * told then. Where the new source process hears the channel from later on, and no gap of all
+ * channels stands after that place, it appends a gap of this channel: readers need no rule of their
+ * own. */
 int reader_resubscribe(struct reader *reader, const char *channel, size_t len,
                        uint64_t covered_from);
 int reader_unsubscribe(struct reader *reader, const char *channel, size_t len);
-/* Takes any size up to the protocol's 1 MiB by fragments (-EMSGSIZE beyond); -EAGAIN only before the
- * first fragment, the rest is kept and sent by reader_process(). `data` is copied where needed. */
-int reader_publish(struct reader *reader, uint64_t request, const char *channel,
-                   size_t channel_len, const void *data, size_t len, const char *key,
-                   const char *from);
+/* Takes any size up to the protocol's 1 MiB by fragments (-EMSGSIZE beyond); -EAGAIN only before
+ * the first fragment, the rest is kept and sent by reader_process(). `data` is copied where needed.
+ */
+int reader_publish(struct reader *reader, uint64_t request, const char *channel, size_t channel_len,
+                   const void *data, size_t len, const char *key, const char *from);
 /* Makes the source side bump the wake word and write this reader's eventfd. Thread: any.
  * 0, -EAGAIN (inbox full) or -EPIPE. */
 int reader_poke(struct reader *reader);

@@ -8,7 +8,8 @@
 
 static struct log_channel log_channel_of(const struct sub_channel *channel)
 {
-    return (struct log_channel){ .hash = channel->hash, .name = channel->name, .len = channel->len };
+    return (
+        struct log_channel){ .hash = channel->hash, .name = channel->name, .len = channel->len };
 }
 
 static struct log_channel control_channel(const struct log *log)
@@ -21,10 +22,10 @@ static struct since effective_since(const struct fw_sub *sub, const struct sub_c
 {
     if (channel->since.kind != SINCE_NOW)
         return channel->since;
-    return (struct since){ .kind = SINCE_POSITION,
-                           .position = { .kind = POSITION_LOCAL,
-                                         .space = log_epoch(sub->log),
-                                         .a = channel->asked_at } };
+    return (struct since){
+        .kind = SINCE_POSITION,
+        .position = { .kind = POSITION_LOCAL, .space = log_epoch(sub->log), .a = channel->asked_at }
+    };
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -71,8 +72,8 @@ static int list_offsets(struct fw_sub *sub, struct sub_channel *channel, uint64_
     uint64_t events[LOG_HOPS_MAX], gaps[LOG_HOPS_MAX];
     int n = log_walk(sub->log, &of, from, replay->end, events, LOG_HOPS_MAX), n_gaps = 0;
     if (replay->gaps_from < replay->gaps_until)
-        n_gaps = log_walk(sub->log, &control, replay->gaps_from, replay->gaps_until, gaps,
-                          LOG_HOPS_MAX);
+        n_gaps =
+            log_walk(sub->log, &control, replay->gaps_from, replay->gaps_until, gaps, LOG_HOPS_MAX);
     if (n < 0 || n_gaps < 0) {
         replay->sweep = true;
         replay->at = min64(from, replay->gaps_from < replay->gaps_until ? replay->gaps_from : from);

@@ -157,13 +157,13 @@ static void answer_due(struct engine *engine, struct peer *peer)
                                          .b = log_head(engine->log),
                                          .texts = { inbox_text(want->channel->name,
                                                                want->channel->len) } };
-        int r = inbox_send(peer->fd, &message, NULL, 0);
-        if (r < 0) {
+        int r = peer->deaf ? 0 : inbox_send(peer->fd, &message, NULL, 0);
+        if (r == -EAGAIN) {
             interest_put_back(want);
-            if (r == -EPIPE)
-                peer_break(peer, NULL);
             return;
         }
+        if (r < 0)
+            peer_is_deaf(peer);
         engine->talked = true;
     }
 }
@@ -188,8 +188,9 @@ static void answer_publish(struct engine *engine, struct publish *publish, enum 
     struct inbox_message reply = { .type = INBOX_PUBLISHED,
                                    .a = publish->request,
                                    .code = (uint16_t)code,
-                                   .texts = { inbox_text(id, id ? strlen(id) : 0),
-                                              inbox_text(message, message ? strlen(message) : 0) } };
+                                   .texts = {
+                                       inbox_text(id, id ? strlen(id) : 0),
+                                       inbox_text(message, message ? strlen(message) : 0) } };
     count(&engine->counters->source_publishes[code], 1);
     if (peer) {
         peer->n_charged -= publish->charge;
@@ -205,8 +206,8 @@ void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
                        const char *message, const char *id)
 {
     struct engine *engine = engine_of(host);
-    struct publish *p = map_get(&engine->publishes, request, publish_equal, &request,
-                                sizeof(request));
+    struct publish *p =
+        map_get(&engine->publishes, request, publish_equal, &request, sizeof(request));
     if (!p)
         return;
     (void)map_remove(&engine->publishes, request, p);

@@ -59,7 +59,8 @@ static void say_up(struct engine *engine)
     stream->gap_due = false;
     (void)stream_append_control(engine, RECORD_UP, "", 0, 0, REASON_NONE);
     interest_answer(&engine->interest, true);
-    engine_log(engine, FW_LOG_INFO, "up", "%s", stream->guarantee);
+    engine_log(engine, FW_LOG_INFO, "opened", "mode=%s guarantee=\"%s\"", stream->mode,
+               stream->guarantee);
 }
 
 void stream_recover(struct engine *engine)
@@ -76,9 +77,12 @@ void stream_recover(struct engine *engine)
 
 /* ---- opening and losing ---- */
 
+/* libuv's time is that of the turn's beginning: the timer may be early by our clock. */
 static void on_settled(uv_timer_t *timer)
 {
-    stream_settle(timer->data);
+    struct engine *engine = timer->data;
+    engine->stream.settle_until_ms = 0;
+    stream_settle(engine);
 }
 
 void stream_settle(struct engine *engine)
@@ -112,6 +116,7 @@ void fw_host_opened(struct fw_host *host, const char *mode, const char *guarante
     if (stream->recovered && stream->gap_due && engine->interest.on_demand) {
         engine->interest.settling = true;
         stream->settle_until_ms += SETTLE_MS;
+        uv_update_time(&engine->loop);
         (void)uv_timer_start(&engine->settle, on_settled, SETTLE_MS, 0);
     }
     stream->opening = true;
@@ -133,6 +138,7 @@ static void retry_later(struct engine *engine)
     uint32_t random = 0;
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
         random = (uint32_t)now * 2654435761u;
+    uv_update_time(&engine->loop);
     (void)uv_timer_start(&engine->retry, on_retry, backoff_next(&stream->backoff, now, random), 0);
 }
 
@@ -176,8 +182,25 @@ void fw_host_ended(struct fw_host *host)
     engine_log(engine, FW_LOG_INFO, "ended", "the stream has ended; what is held stays readable");
 }
 
+/* Coverage that begins must lie behind every position ever handed out: where nothing else was
+ * appended since, a client that was away while nobody listened would come back with the very place
+ * where coverage begins, and be told that it has missed nothing. So a record of a channel that no
+ * client can name moves the head, once for all channels that are confirmed in one turn. */
+static void mark_coverage(struct engine *engine)
+{
+    static const char mark[] = "\1";
+    struct log_event event = {
+        .channel = mark, .channel_len = 1, .time_ms = clock_realtime_ms(), .kind = RECORD_LIVE
+    };
+    if (engine->coverage_marked)
+        return;
+    engine->coverage_marked = engine->dirty = true;
+    (void)log_append(engine->log, &event);
+}
+
 void fw_host_ready(struct fw_host *host, const char *channel, size_t len)
 {
+    mark_coverage(engine_of(host));
     interest_ready(&engine_of(host)->interest, channel, len);
 }
 

@@ -38,8 +38,8 @@ void sub_free_channel(struct fw_sub *sub, struct sub_channel *channel)
     list_remove(&channel->queue);
     free(channel);
     sub->n_channels--;
-    sub->only = sub->n_channels == 1 ? list_entry(sub->channels.next, struct sub_channel, node)
-                                     : NULL;
+    sub->only =
+        sub->n_channels == 1 ? list_entry(sub->channels.next, struct sub_channel, node) : NULL;
 }
 
 /* ---- the inbox ---- */
@@ -184,7 +184,7 @@ int fw_sub_add(struct fw_sub *sub, const char *name, const struct fw_sub_options
     int r = check_options(options, channel, err);
     if (r == 0 && (r = add(sub, channel)) < 0)
         (void)error_set(err, r, "out of memory for a channel");
-    if (r < 0)
+    if (r != 0)
         free(channel);
     return r;
 }
@@ -217,7 +217,7 @@ int fw_sub_open(struct fw_hub *hub, const char *channel, const struct fw_sub_opt
     sub->log = core->log;
     sub->slot = &sub->own_slot;
     sub->epoll_fd = -1;
-    sub->cursor = sub->limit = log_indexed(sub->log); /* before the state's word is looked at */
+    sub_seek_end(sub); /* before the state's word is looked at */
     sub->check_state = sub->attention = true;
     list_init(&sub->channels);
     list_init(&sub->unsent);

@@ -92,8 +92,10 @@ void sub_free_channel(struct fw_sub *sub, struct sub_channel *channel);
 /* Reads the replies there are, sends the requests that did not fit. */
 void sub_process_inbox(struct fw_sub *sub);
 
-/* ---- next.c, for replay.c ---- */
+/* ---- next.c ---- */
 
+/* Puts the cursor at the end of the log. */
+void sub_seek_end(struct fw_sub *sub);
 /* Reads the record's body into sub->body. 1, 0 when lapped, -ENOMEM. */
 int sub_read_body(struct fw_sub *sub, struct log_record *record);
 int sub_message(struct fw_sub *sub, const struct log_record *record, struct fw_event *ev);

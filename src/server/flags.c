@@ -294,7 +294,9 @@ void flags_help(const struct flag *flags, FILE *out)
             (void)snprintf(letter, sizeof(letter), "-%c, ", flag->letter);
         (void)snprintf(left, sizeof(left), "%s--%s%s%s", letter, flag->name, flag->arg ? " " : "",
                        flag->arg ? flag->arg : "");
-        (void)fprintf(out, "  %-28s %s", left, flag->help);
+        /* a long one gets a line of its own */
+        (void)fprintf(out, strlen(left) > 28 ? "  %s\n%31s%s" : "  %-28s%1s%s", left, "",
+                      flag->help);
         if (flag->fallback && strcmp(flag->fallback, "0") != 0)
             (void)fprintf(out, " (default %s)", flag->fallback);
         (void)fputc('\n', out);

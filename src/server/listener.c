@@ -33,18 +33,17 @@ static int fail(struct fw_error *err, int code, const char *where)
 
 /* ---- TCP ---- */
 
-static void write_text(struct listener *l, const struct sockaddr_storage *bound)
+static void describe(struct listener *l, const struct sockaddr_storage *bound)
 {
     char host[INET6_ADDRSTRLEN] = "?";
-    if (bound->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)bound;
-        (void)inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
-        (void)snprintf(l->text, sizeof(l->text), "http://[%s]:%u/", host, ntohs(in6->sin6_port));
-        return;
-    }
+    bool v6 = bound->ss_family == AF_INET6;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)bound;
     const struct sockaddr_in *in = (const struct sockaddr_in *)bound;
-    (void)inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-    (void)snprintf(l->text, sizeof(l->text), "http://%s:%u/", host, ntohs(in->sin_port));
+    const void *address = v6 ? (const void *)&in6->sin6_addr : (const void *)&in->sin_addr;
+    (void)inet_ntop(bound->ss_family, address, host, sizeof(host));
+    l->port = ntohs(v6 ? in6->sin6_port : in->sin_port);
+    (void)snprintf(l->text, sizeof(l->text), v6 ? "http://[%s]:%u/" : "http://%s:%u/", host,
+                   l->port);
 }
 
 static int set_on(int fd, int level, int option, int value)
@@ -100,7 +99,7 @@ static int open_tcp(const struct sockaddr *address, socklen_t len, size_t copies
             return -errno;
         }
     }
-    write_text(ret, &bound);
+    describe(ret, &bound);
     return 0;
 }
 
@@ -110,16 +109,6 @@ static void set_port(struct sockaddr *address, uint16_t port)
         ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
     else
         ((struct sockaddr_in *)address)->sin_port = htons(port);
-}
-
-static uint16_t bound_port(const struct listener *l)
-{
-    struct sockaddr_storage bound = { 0 };
-    socklen_t len = sizeof(bound);
-    if (getsockname(l->fds[0], (struct sockaddr *)&bound, &len) < 0)
-        return 0;
-    return ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                             : ((struct sockaddr_in *)&bound)->sin_port);
 }
 
 /* All interfaces: one socket for both families; IPv4 alone where the machine has no IPv6. */
@@ -152,7 +141,7 @@ static int open_host(const struct address *address, size_t copies, struct listen
         set_port(a->ai_addr, port);
         r = open_tcp(a->ai_addr, a->ai_addrlen, copies, &out[n]);
         if (r == 0)
-            port = bound_port(&out[n++]);
+            port = out[n++].port;
         else if (a->ai_next || n > 0) /* "localhost" may name a family that is switched off */
             r = r == -EADDRNOTAVAIL || r == -EAFNOSUPPORT ? 0 : r;
     }

@@ -15,6 +15,7 @@
 struct listener {
     int *fds;
     size_t n_fds;
+    uint16_t port;                /* TCP: the one that it got */
     char text[LISTENER_TEXT_MAX]; /* where it really is: "http://127.0.0.1:4600/", "unix:PATH" */
     char path[sizeof(((struct address *)0)->path)]; /* to be unlinked by listener_close() */
     dev_t path_dev;

@@ -6,6 +6,7 @@
 #include "text.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,14 +214,21 @@ void logline_words(struct logline *line, const char *text)
         logline_text(line, "msg", text);
 }
 
+/* A log that nobody can read, or reads no more, is no reason to stop serving: into a full pipe a
+ * write would wait. (O_NONBLOCK would be set for everybody who shares the descriptor.) */
+static void write_if_possible(int fd, const void *data, size_t len)
+{
+    struct pollfd out = { .fd = fd, .events = POLLOUT };
+    if (poll(&out, 1, 0) == 1 && out.revents & POLLOUT)
+        (void)!write(fd, data, len);
+}
+
 void logline_end(struct logline *line)
 {
     if (is_on(line)) {
         (void)buf_append_str(&line->text, line->logger->json ? "}\n" : "\n");
-        /* A log that nobody can read is no reason to stop serving. */
-        if (!line->text.failed &&
-            write(line->logger->fd, line->text.data, line->text.len) != (ssize_t)line->text.len)
-            (void)0;
+        if (!line->text.failed)
+            write_if_possible(line->logger->fd, line->text.data, line->text.len);
     }
     buf_done(&line->text);
 }

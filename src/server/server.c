@@ -19,11 +19,12 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define HANG_MS         10000
 #define FEW_DESCRIPTORS 65536
-#define RESERVED_FDS    64 /* of a worker, that are no clients */
+#define RESERVED_FDS    96 /* of a worker, that are no clients; as worker.c has it */
 
 struct server {
     struct server_options *options;
@@ -63,6 +64,30 @@ static rlim_t raise_descriptor_limit(void)
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     return limit.rlim_max;
+}
+
+/* Parsing a URL leaves pieces of it behind in freed memory, the password too, and workers are
+ * copies of this process: so it is done in one that ends. Returns 0 or -errno with text. */
+static int check_url(const char *url, struct fw_error *err)
+{
+    int pipe_fds[2];
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return error_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
+    struct fw_error told = { .code = -EIO, .message = "cannot check the source's URL" };
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct fw_error found = { 0 };
+        found.code = engine_check_url(url, &found);
+        _exit(write(pipe_fds[1], &found, sizeof(found)) == sizeof(found) ? EXIT_OK : EXIT_FAILED);
+    }
+    close(pipe_fds[1]);
+    struct fw_error found;
+    if (pid > 0 && read(pipe_fds[0], &found, sizeof(found)) == sizeof(found))
+        told = found;
+    close(pipe_fds[0]);
+    if (pid > 0)
+        (void)waitpid(pid, NULL, 0);
+    return told.code < 0 ? error_set(err, told.code, "%s", told.message) : 0;
 }
 
 static int make_pages(struct server *s, struct fw_error *err)
@@ -338,9 +363,9 @@ static void set_source_kind(struct server *s)
 
 static int make_all(struct server *s, struct fw_error *err)
 {
-    int r = engine_check_url(s->options->source, err);
+    int r = check_url(s->options->source, err);
     if (r < 0)
-        return EXIT_USAGE;
+        return r == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
     r = make_log(s, err);
     if (r == 0)
         r = make_pages(s, err);
@@ -373,6 +398,7 @@ int server_run(struct server_options *options, const struct title *title, struct
     rlim_t limit = raise_descriptor_limit();
     int code = make_all(&s, err);
     if (code == EXIT_OK) {
+        supervisor_hold_signals(); /* who reads that it has started may stop it at once */
         say_where(&s);
         warn(&s, limit);
         struct supervisor_options supervise = {

@@ -33,7 +33,10 @@ static void log_engine_line(void *arg, enum fw_log_level level, const char *even
     logline_begin(&line, source->process->logger, level, "source",
                   source->engine ? engine_kind(source->engine) : "starting", event,
                   clock_realtime_ms());
-    logline_words(&line, text ? text : "");
+    if (strcmp(event, "opened") == 0)
+        logline_words(&line, text);
+    else
+        logline_text(&line, "msg", text); /* may quote the backend: never taken apart */
     logline_end(&line);
 }
 

@@ -302,18 +302,29 @@ static void loop(struct supervisor *s)
     }
 }
 
+static sigset_t own_signals(void)
+{
+    static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP };
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        (void)sigaddset(&set, signals[i]);
+    return set;
+}
+
+void supervisor_hold_signals(void)
+{
+    sigset_t set = own_signals();
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 int supervisor_run(const struct supervisor_options *options)
 {
     struct supervisor s = { .options = options, .signal_fd = -1, .life = { -1, -1 } };
-    sigset_t mine, before;
-    (void)sigemptyset(&mine);
-    static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP };
-    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-        (void)sigaddset(&mine, signals[i]);
-    (void)sigprocmask(SIG_BLOCK, &mine, &before);
-
+    sigset_t set = own_signals();
+    supervisor_hold_signals();
     s.children = calloc(options->n_children, sizeof(*s.children));
-    s.signal_fd = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
+    s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (!s.children || s.signal_fd < 0 || pipe2(s.life, O_CLOEXEC | O_NONBLOCK) < 0) {
         log_message(options->logger, FW_LOG_ERROR, "server", "fanwire", "not-started", "%s",
                     strerror(errno));
@@ -328,6 +339,5 @@ int supervisor_run(const struct supervisor_options *options)
     if (s.signal_fd >= 0)
         close(s.signal_fd);
     free(s.children);
-    (void)sigprocmask(SIG_SETMASK, &before, NULL);
     return s.exit_code;
 }

@@ -36,10 +36,13 @@ struct supervisor_options {
     void (*ending)(void *arg, bool everybody);
 };
 
+/* Blocks the signals that supervisor_run() takes, so that none is lost on the way there. */
+void supervisor_hold_signals(void);
 /* Runs until SIGTERM or SIGINT, which the children get as SIGTERM, in order. A second one ends at
  * once. A terminal or systemd sends its own to every process, and a second signal merges with one
  * that is pending, whoever sent it: so a child takes SIGTERM only as the hint to look at what
- * ending() has written. Returns the exit code. Blocks. Call single-threaded. */
+ * ending() has written. Returns the exit code, the
+ * signals still blocked. Blocks. Call single-threaded. */
 int supervisor_run(const struct supervisor_options *options);
 
 #endif

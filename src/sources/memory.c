@@ -1,4 +1,5 @@
-/* memory: — a stream with no backend: what is published is an event, as long as the process lives. */
+/* memory: — a stream with no backend: what is published is an event, as long as the process lives.
+ */
 #include "error.h"
 
 #include <errno.h>
@@ -28,8 +29,8 @@ static int memory_create(struct fw_host *host, const char *url, struct fw_source
 
 static void memory_open(struct fw_source *source)
 {
-    fw_host_opened(source->host, "memory",
-                   "events live in this process's memory and end with it", 0);
+    fw_host_opened(source->host, "memory", "events live in this process's memory and end with it",
+                   0);
 }
 
 static void memory_publish(struct fw_source *source, const struct fw_publish *publish)

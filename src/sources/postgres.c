@@ -170,6 +170,7 @@ static void opened(struct fw_source *s)
 {
     s->state = OPEN;
     s->heard_ms = fw_host_now_ms(s->host);
+    s->publisher.retry_ms = 0; /* the server is back: no reason to wait any longer */
     fw_timer_start(s->silent, QUIET_MS);
     fw_host_opened(s->host, "notify", "live events; a gap after each lost connection", 0);
     watch(s);

@@ -3,8 +3,8 @@
  *   stdin:           CHANNEL <TAB> payload
  *   stdin:CHANNEL    the whole line is the payload (percent-encoded: "stdin:a%3Fb")
  *
- * A thread reads, so that pipes, files and terminals are all the same and O_NONBLOCK is never set on
- * a descriptor that other processes share. It fills one of two chunks while the loop takes the
+ * A thread reads, so that pipes, files and terminals are all the same and O_NONBLOCK is never set
+ * on a descriptor that other processes share. It fills one of two chunks while the loop takes the
  * other apart; a line that crosses chunks is put together, up to the largest event there may be. */
 #include "error.h"
 #include "text.h"
@@ -121,10 +121,9 @@ static void refuse(struct fw_source *source)
  * matters to the hub. */
 static void append(struct fw_source *source, const char *line, size_t len, size_t lost)
 {
-    struct fw_source_event event = { .channel = source->channel,
-                                     .channel_len = source->channel_len,
-                                     .data = line,
-                                     .len = len };
+    struct fw_source_event event = {
+        .channel = source->channel, .channel_len = source->channel_len, .data = line, .len = len
+    };
     if (!source->channel_len) {
         const char *tab = memchr(line, '\t', len < FW_CHANNEL_MAX + 1 ? len : FW_CHANNEL_MAX + 1);
         if (!tab) {
@@ -275,10 +274,11 @@ static int parse(struct fw_source *source, const char *url, struct fw_error *err
     const char *name = strchr(url, ':') + 1;
     size_t len = strcspn(name, "?");
     if (name[len])
-        return error_set(err, -EINVAL,
-                         "stdin: takes no parameters (found \"%.40s\"); a \"?\" in a channel's name "
-                         "is written %%3F",
-                         name + len);
+        return error_set(
+            err, -EINVAL,
+            "stdin: takes no parameters (found \"%.40s\"); a \"?\" in a channel's name "
+            "is written %%3F",
+            name + len);
     if (len > 3 * FW_CHANNEL_MAX)
         return error_set(err, -EINVAL, "the channel's name has more than %d bytes", FW_CHANNEL_MAX);
     char decoded[3 * FW_CHANNEL_MAX + 1];

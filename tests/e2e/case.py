@@ -72,6 +72,7 @@ class Test:
         return self._directory
 
     def server(self, source="memory:", *arguments, **options):
+        """A running `fanwire serve`; with up=True (else it need not be) its source is there."""
         from server import Server
         server = Server(self, source, *arguments, **options)
         self.cleanup(server.finish)

@@ -19,7 +19,7 @@ CONNECTING_MAX = 256  # at a time
 class Member:
     """One client. messages: str and bytes (bare), dicts (json), sse.Event (sse)."""
 
-    def __init__(self, address, path, kind, number, headers=None):
+    def __init__(self, address, path, kind, number, headers=None, receive_buffer=None):
         self.address, self.path, self.kind, self.number = address, path, kind, number
         self.headers = headers or {}
         self.messages = []
@@ -28,11 +28,14 @@ class Member:
         self._head = b""
         self._frames = frames.Reader()
         self._sse = sse.Reader()
+        self._n_controls = 0
         self.n_bytes = 0
         self.hash = hashlib.blake2b(digest_size=16)
         self.kept = bytearray() if kind == RAW and number == 0 else None
         self.socket = socket.socket()
         self.socket.setblocking(False)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         result = self.socket.connect_ex(address)
         assert result in (0, errno.EINPROGRESS), os.strerror(result)
 
@@ -48,6 +51,11 @@ class Member:
         if self.kind == JSON:
             return [m for m in self.messages if m["type"] == kind]
         return [m.json if kind != "message" else m for m in self.messages if m.kind == kind]
+
+    @property
+    def n_events(self):
+        """How many payloads, quickly."""
+        return len(self.messages) - self._n_controls
 
     @property
     def payloads(self):
@@ -95,15 +103,20 @@ class Member:
             if self.kept is not None:
                 self.kept += data
         elif self.kind == SSE:
-            self.messages += self._sse.feed(data)
+            events = self._sse.feed(data)
+            self._n_controls += sum(e.kind != "message" for e in events)
+            self.messages += events
         else:
             for opcode, payload in self._frames.feed(data):
                 self._on_frame(opcode, payload)
 
     def _on_frame(self, opcode, payload):
         if opcode == frames.TEXT:
-            text = payload.decode()
-            self.messages.append(json.loads(text) if self.kind == JSON else text)
+            message = payload.decode()
+            if self.kind == JSON:
+                message = json.loads(message)
+                self._n_controls += message["type"] != "message"
+            self.messages.append(message)
         elif opcode == frames.BINARY:
             self.messages.append(payload)
         elif opcode == frames.PING:
@@ -124,11 +137,11 @@ class Crowd:
         self._selector = selectors.EpollSelector()
         self._connecting = 0
 
-    def add(self, n, path, kind=BARE, headers=None, timeout=30, ready=True):
+    def add(self, n, path, kind=BARE, headers=None, timeout=30, ready=True, receive_buffer=None):
         """Connects n more and waits until all of them are ready (SSE, json) or open (bare)."""
         added = []
         for i in range(n):
-            member = Member(self.address, path, kind, i, headers)
+            member = Member(self.address, path, kind, i, headers, receive_buffer)
             self._selector.register(member.socket, selectors.EVENT_WRITE, member)
             self._connecting += 1
             self.members.append(member)

@@ -47,11 +47,12 @@ def address_of(url):
 
 
 class Server:
-    """Everything is public unless said otherwise. exits_expected: processes may die in this test."""
+    """Everything is public unless said otherwise. exits_expected: processes may die in this test;
+    up: it is waited until the source is there, with start: until the processes are."""
 
     def __init__(self, test, source, *arguments, workers=2, public=("**",), public_write=("**",),
                  drain="0s", http="127.0.0.1:0", admin="127.0.0.1:0", stdin=None, env=None,
-                 max_files=None, exits_expected=False, start=True):
+                 max_files=None, exits_expected=False, start=True, up=True):
         self.lines = []
         self._test = test
         self._changed = threading.Condition()
@@ -74,6 +75,8 @@ class Server:
         self.address = self.admin = None
         if start:
             self._wait_for_start(workers)
+            if up and self.admin:
+                self.wait_until_ready()
 
     # the log
 
@@ -227,8 +230,9 @@ class Server:
         return web.request(self.admin, "GET", "/readyz" + ("?source=up" if strict else ""))
 
     def wait_until_ready(self, timeout=10):
-        """Until the source is up as a worker sees it."""
-        eventually(lambda: self.ready(strict=True).status == 200, timeout, "the source is up")
+        """Until the source is up as every worker sees it; which of them answers is chance."""
+        eventually(lambda: all(self.ready(strict=True).status == 200 for _ in range(8)), timeout,
+                   "the source is up")
 
     # ending
 

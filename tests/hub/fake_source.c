@@ -144,11 +144,11 @@ static void fake_destroy(struct fw_source *source)
     free(source);
 }
 
-#define FAKE_CLASS(scheme, declared)                                                              \
-    {                                                                                             \
-        .kind = scheme, .schemes = scheme, .traits = declared, .create = fake_create,             \
-        .open = fake_open, .subscribe = fake_subscribe, .unsubscribe = fake_unsubscribe,          \
-        .publish = fake_publish, .pause = fake_pause, .destroy = fake_destroy                     \
+#define FAKE_CLASS(scheme, declared)                                                               \
+    {                                                                                              \
+        .kind = scheme, .schemes = scheme, .traits = declared, .create = fake_create,              \
+        .open = fake_open, .subscribe = fake_subscribe, .unsubscribe = fake_unsubscribe,           \
+        .publish = fake_publish, .pause = fake_pause, .destroy = fake_destroy                      \
     }
 
 static const struct fw_source_class plain = FAKE_CLASS("plain", 0);
@@ -260,10 +260,9 @@ void fake_refused(const char *channel)
 static void do_append(struct fw_host *host, void *arg)
 {
     const char *const *both = arg;
-    struct fw_source_event event = { .channel = both[0],
-                                     .channel_len = strlen(both[0]),
-                                     .data = both[1],
-                                     .len = strlen(both[1]) };
+    struct fw_source_event event = {
+        .channel = both[0], .channel_len = strlen(both[0]), .data = both[1], .len = strlen(both[1])
+    };
     (void)fw_host_append(host, &event);
     (void)fw_host_flush(host);
 }

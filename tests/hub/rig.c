@@ -117,8 +117,8 @@ static const struct reader_handlers probe_handlers = {
 int rig_raw(struct rig *rig)
 {
     int ends[2];
-    assert_int_equal(
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends),
+                     0);
     assert_int_equal(engine_adopt(rig->engine, ends[0]), 0);
     return ends[1];
 }

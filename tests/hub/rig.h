@@ -31,7 +31,8 @@ bool rig_has_line(struct rig *rig, const char *part);
 
 struct probe {
     struct reader *reader;
-    char answers[64][256]; /* "ready a", "refused a bad-channel", "published 7 ok l1.2", "source … " */
+    char answers[64]
+                [256]; /* "ready a", "refused a bad-channel", "published 7 ok l1.2", "source … " */
     size_t n_answers, n_expected;
     uint64_t covered_from, ready_at; /* of the last ready */
     char id[256];                    /* of the last published */

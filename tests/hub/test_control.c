@@ -16,7 +16,8 @@ static void control_reads_back(void **state)
     for (unsigned reason = 0; reason < N_REASONS; reason++) {
         uint64_t after = 0;
         enum gap_reason back = REASON_HUNG;
-        size_t len = control_encode(buf, UINT64_C(0x123456789abcdef0) + reason, (enum gap_reason)reason);
+        size_t len =
+            control_encode(buf, UINT64_C(0x123456789abcdef0) + reason, (enum gap_reason)reason);
         assert_in_range(len, 8, CONTROL_MAX);
         assert_int_equal(control_decode(buf, len, &after, &back), 0);
         assert_true(after == UINT64_C(0x123456789abcdef0) + reason);

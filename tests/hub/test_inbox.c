@@ -120,8 +120,8 @@ static void unknown_types_are_refused(void **state)
 
 static void make_pair(int ends[2])
 {
-    assert_int_equal(
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends),
+                     0);
 }
 
 static void descriptors_travel(void **state)

@@ -46,7 +46,7 @@ static void one_that_crawls_is_let_go_until_it_has_caught_up(void **state)
     int held = 0;
     for (int64_t now = 1000; now < 5000; now += 5)
         held += pace_holds(&p, cursor += 64, head, SIZE, now, 5);
-    assert_in_range(held, 190, 201); /* a second */
+    assert_in_range(held, 190, 201);                                    /* a second */
     assert_false(pace_holds(&p, head - SIZE / 4, head, SIZE, 5000, 0)); /* within reach */
     head += SIZE / 8;
     assert_false(pace_holds(&p, head - SIZE / 4 - 8, head, SIZE, 5005, 0)); /* still let go */

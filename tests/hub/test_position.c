@@ -40,10 +40,24 @@ static void durable_positions_parse(void **state)
 
 static void other_makes_are_foreign(void **state)
 {
-    static const char *const texts[] = { "l",      "l.",     "l1",     "l1.",    "l.1",
-                                         "l1.2.3", "lX.1",   "l1.G",   "p1.2",   "p1.2.3.4",
-                                         "p1..3",  "q1.2.3", "0-0",    "1526985058136-0",
-                                         "L1.2",   "l1.2~",  "lA.1",   "now.",
+    static const char *const texts[] = { "l",
+                                         "l.",
+                                         "l1",
+                                         "l1.",
+                                         "l.1",
+                                         "l1.2.3",
+                                         "lX.1",
+                                         "l1.G",
+                                         "p1.2",
+                                         "p1.2.3.4",
+                                         "p1..3",
+                                         "q1.2.3",
+                                         "0-0",
+                                         "1526985058136-0",
+                                         "L1.2",
+                                         "l1.2~",
+                                         "lA.1",
+                                         "now.",
                                          "l11111111111111111.1" /* 17 digits */ };
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
         assert_int_equal(parsed(texts[i]).kind, POSITION_FOREIGN);
@@ -57,7 +71,10 @@ static void what_is_no_position_is_an_error(void **state)
     for (int c = 0; c < 256; c++) {
         char one = (char)c;
         int expect = c && strchr("0123456789abcdefghijklmnopqrstuvwxyz"
-                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ._~-", c) ? 0 : -EINVAL;
+                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ._~-",
+                                 c)
+                         ? 0
+                         : -EINVAL;
         assert_int_equal(position_parse(&one, 1, &p), expect);
     }
     memset(text, 'a', sizeof(text));

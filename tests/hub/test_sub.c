@@ -110,9 +110,11 @@ static void urls_are_checked(void **state)
 {
     struct fw_hub *hub;
     struct fw_error err = { 0 };
-    static const char *const bad[] = { "", "memory", "x", ":", "nosuch:", "nosuch://u:secret@h/d",
-                                       "memory:x", "memory:?a=b", "stdin:a?b=c", "stdin:%zz",
-                                       "stdin:%ff", "stdin:a%0a", "+:", "memory+:x" };
+    static const char *const bad[] = { "",          "memory",      "x",
+                                       ":",         "nosuch:",     "nosuch://u:secret@h/d",
+                                       "memory:x",  "memory:?a=b", "stdin:a?b=c",
+                                       "stdin:%zz", "stdin:%ff",   "stdin:a%0a",
+                                       "+:",        "memory+:x" };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         err.message[0] = '\0';
         assert_int_equal(fw_hub_open(bad[i], NULL, &hub, &err), -EINVAL);
@@ -332,8 +334,13 @@ static void events_can_be_kept(void **state)
     assert_string_equal(copy->channel, "a");
     assert_true(strlen(copy->id) > 3);
     assert_string_equal(copy->after, "");
-    struct fw_event unknown = { .kind = FW_GAP, .channel = "", .data = "", .id = "", .before = "b",
-                                .reason = "lapped", .from = "" };
+    struct fw_event unknown = { .kind = FW_GAP,
+                                .channel = "",
+                                .data = "",
+                                .id = "",
+                                .before = "b",
+                                .reason = "lapped",
+                                .from = "" };
     assert_int_equal(fw_event_copy(&unknown, &gap), 0);
     assert_null(gap->after);
     assert_string_equal(gap->before, "b");

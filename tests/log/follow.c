@@ -252,21 +252,36 @@ int follow_resume(struct follow *f)
     return resume_at(f, &place);
 }
 
+/* Looks at the next record until the writer overwrites it: each look must show the same or nothing.
+ * A look that shows a head half overwritten is hard to come by otherwise. */
+static int watch(struct follow *f, unsigned max)
+{
+    struct log_record first, record;
+    if (!log_peek(f->log, f->off, &first))
+        return 0;
+    while (max-- && log_peek(f->log, f->off, &record))
+        if (record.next != first.next || record.hash != first.hash || record.xid != first.xid ||
+            record.time_ms != first.time_ms || record.len != first.len || record.kind != first.kind)
+            return fail(f, "the record at %" PRIu64 " changed", f->off);
+    return 0;
+}
+
 /* Stands still until the writer is about to lap it, or has. */
-static void dawdle(struct follow *f)
+static int dawdle(struct follow *f)
 {
     const uint64_t size = log_size(f->log);
     const uint64_t lag = size - size / 32 + random_below(&f->random, size / 16);
     while (log_up(f->log) && log_indexed(f->log) - f->off < lag)
         (void)sched_yield();
+    return watch(f, 3000);
 }
 
 int follow_run(struct follow *f)
 {
     for (;;) {
         const bool last = !log_up(f->log);
-        if (random_below(&f->random, 200) == 0)
-            dawdle(f);
+        if (random_below(&f->random, 100) == 0 && dawdle(f) < 0)
+            return -1;
         if (follow_read(f, 1 + (unsigned)random_below(&f->random, 200)) < 0)
             return -1;
         if (random_below(&f->random, 4) == 0 && follow_resume(f) < 0)

@@ -1,5 +1,6 @@
 /* A writer that laps its readers: not one torn, unordered or silently missing read, and every
  * resume agrees with reading on. Threads (for TSan) and processes (as in the product). */
+#include "child.h"
 #include "follow.h"
 #include "secret.h"
 #include "seed.h"
@@ -125,7 +126,7 @@ static void with_processes(uint64_t size, unsigned n_channels)
     pid_t pids[READERS];
     run_init(&run, size, n_channels);
     for (unsigned i = 0; i < READERS; i++) {
-        pids[i] = fork();
+        pids[i] = fork_child();
         assert_true(pids[i] >= 0);
         if (pids[i] == 0)
             _exit(reader_process(&run, i));

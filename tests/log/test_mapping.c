@@ -1,4 +1,5 @@
 /* The log's memory: what creating makes, what the seals forbid, what attaching refuses. */
+#include "child.h"
 #include "layout.h"
 #include "log.h"
 
@@ -96,7 +97,7 @@ static void memory_is_allocated_at_once(void **state)
 
 static void too_little_memory_is_an_error(void **state)
 {
-    const pid_t pid = fork();
+    const pid_t pid = fork_child();
     assert_true(pid >= 0);
     if (pid == 0) { /* a limit on file sizes stands for a full machine */
         struct log *log = NULL;
@@ -292,7 +293,7 @@ static void unsealed_logs_are_refused(void **state)
 /* A child that tries the lock tells by its exit status. */
 static int lock_in_child(struct log *log)
 {
-    const pid_t pid = fork();
+    const pid_t pid = fork_child();
     assert_true(pid >= 0);
     if (pid == 0)
         _exit(-log_lock_writer(log));
@@ -318,7 +319,7 @@ static void a_killed_writer_leaves_no_lock(void **state)
     int ready[2];
     char byte;
     assert_int_equal(pipe(ready), 0);
-    const pid_t pid = fork();
+    const pid_t pid = fork_child();
     assert_true(pid >= 0);
     if (pid == 0) {
         if (log_lock_writer(log) < 0 || write(ready[1], "x", 1) != 1)

@@ -20,7 +20,7 @@
 #ifdef EXPECT_LOSS
 #define N_ROUNDS 20000000
 #else
-#define N_ROUNDS (test_long() ? 5000000 : 200000)
+#define N_ROUNDS (test_long() ? 5000000 : 500000)
 #endif
 #define LINES 16
 

@@ -1,4 +1,5 @@
 /* Sleeping and waking: slots with a descriptor, the futex word, threads and another process. */
+#include "child.h"
 #include "log.h"
 
 #include <errno.h>
@@ -236,7 +237,7 @@ static void threads_wait_on_the_word(void **state)
 static void processes_wait_on_the_word(void **state)
 {
     struct log *log = *state;
-    const pid_t pid = fork();
+    const pid_t pid = fork_child();
     assert_true(pid >= 0);
     if (pid == 0) {
         struct log *reader = NULL;
