@@ -58,16 +58,16 @@ struct fw_event {
 /* Zeroed fields mean the default. `size` = sizeof(struct fw_hub_options). */
 struct fw_hub_options {
     size_t size;
-    size_t retain;       /* bytes of the log, a power of two is rounded up to; default 64 MiB */
-    unsigned linger_ms;  /* how long a channel is listened to after its last subscription; 60 s */
-    int in_process;      /* run the source in a thread of the calling process (as for now it always
-                            does). Such a hub does not survive fork(): the child gets -ECHILD. */
+    size_t retain;      /* bytes of the log, a power of two is rounded up to; default 64 MiB */
+    unsigned linger_ms; /* how long a channel is listened to after its last subscription; 60 s */
+    int in_process;     /* run the source in a thread of the calling process (as for now it always
+                           does). Such a hub does not survive fork(): the child gets -ECHILD. */
 };
 
 struct fw_sub_options {
     size_t size;
     const char *since; /* position, "now" (default) or "oldest"; exclusive */
-    unsigned last;     /* first the newest N events held of the channel (1–1000); not with since */
+    unsigned last; /* first the newest N events held of the channel (1–1000); not with since */
 };
 
 /* Opens a hub on `url` ("postgres://…", "memory:", "stdin:CHANNEL"; docs/sources lists all) and
@@ -100,9 +100,9 @@ FW_API int fw_sub_open(struct fw_hub *hub, const char *channel,
 
 /* Adds a channel. With `since` or `last`, its events up to the subscription's place are returned
  * first, then FW_READY, then it merges; order is promised per channel, and over all channels from
- * FW_READY on. Returns 0, -EINVAL, -EEXIST, -ENOMEM. Thread: the subscription's. */
-FW_API int fw_sub_add(struct fw_sub *sub, const char *channel,
-                      const struct fw_sub_options *options, struct fw_error *err);
+ * FW_READY on. Returns 0, -EINVAL, -EEXIST, -ENOMEM, -ECHILD. Thread: the subscription's. */
+FW_API int fw_sub_add(struct fw_sub *sub, const char *channel, const struct fw_sub_options *options,
+                      struct fw_error *err);
 
 /* Removes a channel; no event of it is returned from now on. Returns 0 or -ENOENT.
  * Thread: the subscription's. */
@@ -110,7 +110,8 @@ FW_API int fw_sub_remove(struct fw_sub *sub, const char *channel);
 
 /* Returns the next step of the subscription: its kind (> 0), 0 when `timeout_ms` passed (< 0: wait
  * for ever; 0: only look), or a negative errno with the text in fw_sub_error(): -ECANCELED after
- * fw_sub_cancel(), -ECHILD after fork(), -EPIPE when the hub was closed.
+ * fw_sub_cancel(), -ECHILD after fork(), -EPIPE when the hub was closed; -EACCES, -EINVAL or -EIO
+ * when the source refuses a channel, which is then removed: the others go on with the next call.
  * Ownership: what *ev points to is borrowed until the next call on this subscription.
  * Thread: one at a time. Blocks as told; allocates only when an event outgrows its buffer. */
 FW_API int fw_sub_next(struct fw_sub *sub, struct fw_event *ev, int timeout_ms);
@@ -125,7 +126,8 @@ FW_API int fw_sub_fd(struct fw_sub *sub);
 FW_API void fw_sub_cancel(struct fw_sub *sub);
 
 /* Writes the position up to which the subscription has returned everything; hand it as `since` to
- * resume. `buf` holds FW_POSITION_MAX + 1 bytes. Returns 0 or -EAGAIN (nothing read yet).
+ * resume. `buf` holds FW_POSITION_MAX + 1 bytes. Returns 0, -EINVAL (`buf` too small) or -EAGAIN
+ * (where a channel begins is not known yet: its `since` or `last` waits for the source).
  * Thread: the subscription's. */
 FW_API int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size);
 

@@ -19,8 +19,9 @@ struct reading {
     struct fw_hub *hub;
     struct fw_sub *sub;
     struct buf envelope;
-    bool was_ready;
-    char down[32]; /* the reason, while the source is away */
+    bool was_ready, ended;
+    size_t n_ready; /* channels */
+    char down[32];  /* the reason, while the source is away */
 };
 
 static int open_all(struct reading *r, struct fw_error *err)
@@ -80,7 +81,7 @@ static void on_down(struct reading *r, const char *reason)
 {
     (void)snprintf(r->down, sizeof(r->down), "%s", reason);
     if (strcmp(reason, "ended") == 0)
-        r->tail->done = true; /* standard input has ended: so does its tail */
+        r->ended = true;
     else if (r->was_ready)
         tail_note(r->tail, "down: the source is away (%s)", reason);
 }
@@ -99,6 +100,7 @@ static void on_event(struct reading *r, const struct fw_event *ev)
         break;
     case FW_READY:
         r->was_ready = true;
+        r->n_ready++;
         break;
     case FW_GAP:
         tail_gap(tail, ev->channel, ev->after, ev->reason);
@@ -112,6 +114,9 @@ static void on_event(struct reading *r, const struct fw_event *ev)
         r->down[0] = '\0';
         break;
     }
+    /* Standard input has ended: so does its tail, when it has all that came before. */
+    if (r->ended && r->n_ready >= tail->channels.count)
+        tail->done = true;
 }
 
 static void read_all(struct reading *r)

@@ -378,6 +378,12 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     return 0;
 }
 
+const char *engine_url_kind(const char *url)
+{
+    const struct fw_source_class *class = find_class(fw_sources, url);
+    return class ? class->kind : NULL;
+}
+
 int engine_check_url(const char *url, struct fw_error *err)
 {
     const struct fw_source_class *class = find_class(fw_sources, url);

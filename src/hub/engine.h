@@ -38,5 +38,7 @@ void engine_free(struct engine *engine); /* after engine_run() has returned */
 const char *engine_kind(const struct engine *engine); /* "postgres"; static */
 /* Checks a URL without starting anything. 0 or -EINVAL with text that names the known schemes. */
 int engine_check_url(const char *url, struct fw_error *err);
+/* What engine_kind() of an engine for this URL would be; NULL if no source knows it. */
+const char *engine_url_kind(const char *url);
 
 #endif

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,14 +22,10 @@ struct check {
     size_t why_size;
 };
 
-static int fail(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int fail(struct check *c, const char *format, ...)
+static int fail(struct check *c, const char *what, uint64_t off, uint64_t other)
 {
-    va_list args;
-    va_start(args, format);
     if (c->why && c->why_size)
-        (void)vsnprintf(c->why, c->why_size, format, args);
-    va_end(args);
+        (void)snprintf(c->why, c->why_size, "%s (at %" PRIu64 ": %" PRIu64 ")", what, off, other);
     return -EINVAL;
 }
 
@@ -47,9 +42,9 @@ static int check_counters(struct check *c)
 {
     const uint64_t indexed = log_indexed(c->log);
     if (c->tail > c->head || c->head - c->tail > log_size(c->log))
-        return fail(c, "I3: tail %" PRIu64 ", head %" PRIu64, c->tail, c->head);
+        return fail(c, "I3: tail and head are too far apart", c->tail, c->head);
     if (indexed != c->head)
-        return fail(c, "indexed %" PRIu64 " is not head %" PRIu64, indexed, c->head);
+        return fail(c, "indexed is not head", indexed, c->head);
     return 0;
 }
 
@@ -57,13 +52,11 @@ static int check_counters(struct check *c)
 static int check_prev(struct check *c, const struct log_record *r, const struct seen *seen)
 {
     if (r->prev_exact && seen->last && r->prev != seen->last)
-        return fail(c, "I6: %" PRIu64 " links to %" PRIu64 ", not to %" PRIu64, r->off, r->prev,
-                    seen->last);
+        return fail(c, "I6: a link passes a record of its channel", r->off, r->prev);
     if (r->prev_exact && !seen->last && r->prev >= c->tail)
-        return fail(c, "I6: %" PRIu64 " links to %" PRIu64 ", not of its channel", r->off, r->prev);
+        return fail(c, "I6: a link to no record of its channel", r->off, r->prev);
     if (!r->prev_exact && r->prev < seen->last)
-        return fail(c, "I6: %" PRIu64 " has the bound %" PRIu64 " below %" PRIu64, r->off, r->prev,
-                    seen->last);
+        return fail(c, "I6: a bound before a record of its channel", r->off, r->prev);
     return 0;
 }
 
@@ -75,7 +68,7 @@ static int check_order(struct check *c, const struct log_record *r)
         log_pos_none(r->pos))
         return 0;
     if (!log_pos_le(c->pos, r->pos))
-        return fail(c, "I7: the position falls at %" PRIu64, r->off);
+        return fail(c, "I7: the position falls", r->off, r->pos[0]);
     c->pos[0] = r->pos[0];
     c->pos[1] = r->pos[1];
     return 0;
@@ -90,10 +83,10 @@ static int check_mark(struct check *c, const struct log_record *r)
     if ((c->head - 1) >> c->log->mark_shift >= slot + LOG_MARKS)
         return 0;
     if (!log_mark_get(c->log, slot, &mark) || mark.off > r->off)
-        return fail(c, "no mark before %" PRIu64, r->off);
+        return fail(c, "a record without a mark before it", r->off, mark.off);
     if (mark.off == r->off &&
         (mark.pos[0] != r->pos[0] || mark.pos[1] != r->pos[1] || mark.time_ms != r->time_ms))
-        return fail(c, "the mark of %" PRIu64 " tells another position", r->off);
+        return fail(c, "the mark tells another position", r->off, mark.pos[0]);
     return 0;
 }
 
@@ -118,13 +111,13 @@ static int check_records(struct check *c)
     while (off < c->head) {
         struct log_record record;
         if (!log_peek(c->log, off, &record))
-            return fail(c, "I2: no record at %" PRIu64, off);
+            return fail(c, "I2: no record", off, c->head);
         const int result = check_record(c, &record);
         if (result < 0)
             return result;
         off = record.next;
     }
-    return off == c->head ? 0 : fail(c, "I4: head %" PRIu64 " is inside a record", c->head);
+    return off == c->head ? 0 : fail(c, "I4: head is inside a record", off, c->head);
 }
 
 static int check_entry(struct check *c, const struct log_entry *entry)
@@ -135,7 +128,7 @@ static int check_entry(struct check *c, const struct log_entry *entry)
     if (hash == 0 || (last && last < c->tail))
         return 0;
     if (last == 0 || last >= c->head || !log_peek(c->log, last, &record) || record.hash != hash)
-        return fail(c, "I5: the index tells %" PRIu64 ", no record of the channel", last);
+        return fail(c, "I5: the index tells of no record of the channel", last, hash);
     return 0;
 }
 
@@ -144,7 +137,7 @@ static int check_buckets(struct check *c)
     for (uint64_t i = 0; i <= c->log->bucket_mask; i++) {
         const struct log_bucket *bucket = &c->log->buckets[i];
         if (atomic_load_explicit(&bucket->seq, memory_order_relaxed) % 2)
-            return fail(c, "bucket %" PRIu64 " is half written", i);
+            return fail(c, "a bucket is half written", i, 0);
         for (int k = 0; k < LOG_BUCKET_ENTRIES; k++) {
             const int result = check_entry(c, &bucket->entries[k]);
             if (result < 0)
@@ -164,8 +157,7 @@ static int check_channels(struct check *c)
             continue;
         const struct log_at at = log_index_get(c->log, seen->hash);
         if (at.exact ? at.off != seen->last : at.off < seen->last)
-            return fail(c, "I5: the index tells %" PRIu64 " of a channel whose newest is %" PRIu64,
-                        at.off, seen->last);
+            return fail(c, "I5: the index tells of another than the newest", seen->last, at.off);
     }
     return 0;
 }
@@ -185,7 +177,7 @@ int log_check(const struct log *log, char *why, size_t size)
     c.table_mask = slots - 1;
     c.table = calloc(slots, sizeof(*c.table));
     if (!c.table)
-        return fail(&c, "no memory for the check");
+        return fail(&c, "no memory for the check", slots, 0);
     result = check_records(&c);
     if (result == 0)
         result = check_buckets(&c);

@@ -118,7 +118,7 @@ static void repair(struct log_bucket *bucket, uint64_t indexed)
         struct log_entry *entry = &bucket->entries[i];
         if (load(&entry->last) < indexed)
             continue;
-        atomic_store_explicit(&entry->hash, 0, memory_order_release);
+        store(&entry->hash, 0);
         LOG_CRASH_AT(LOG_CRASH_REPAIR_HASH);
         atomic_store_explicit(&entry->last, 0, memory_order_release);
         LOG_CRASH_AT(LOG_CRASH_REPAIR_LAST);

@@ -60,7 +60,8 @@ uint64_t log_hash(const struct log *log, const void *channel, size_t len)
     return hash ? hash : 1; /* 0 is a free entry of the index */
 }
 
-/* Acquire: what lies before the writer's store of tail has happened; log_lapped() has its own. */
+/* Pairs with make_room()'s release store: whoever then loads indexed finds it at or after this
+ * tail. */
 uint64_t log_tail(const struct log *log)
 {
     return atomic_load_explicit(&log->header->tail, memory_order_acquire);
@@ -72,6 +73,7 @@ uint64_t log_indexed(const struct log *log)
     return atomic_load_explicit(&log->header->indexed, memory_order_acquire);
 }
 
+/* Pairs with log_append()'s store of head: the record is there. */
 uint64_t log_head(const struct log *log)
 {
     return atomic_load_explicit(&log->header->head, memory_order_acquire);
@@ -149,8 +151,10 @@ static void make_room(struct log *log, uint64_t head, uint64_t need)
     const uint64_t goal = head + need - size + size / 64; /* < head: need is less than size / 7 */
     while (tail < goal)
         tail += log_record_head_at(log, tail).size;
-    atomic_store_explicit(&log->header->tail, tail, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release); /* pairs with log_lapped() */
+    /* The store pairs with log_tail(). It does not hold back the stores after it: the fence does,
+     * and pairs with log_lapped()'s. */
+    atomic_store_explicit(&log->header->tail, tail, memory_order_release);
+    atomic_thread_fence(memory_order_release);
     LOG_CRASH_AT(LOG_CRASH_TAIL);
 }
 

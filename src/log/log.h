@@ -24,16 +24,16 @@ int log_create(uint64_t size, struct log **ret);
 /* Maps an existing log read-only from its descriptor (borrowed; may be closed afterwards).
  * Returns 0, -EPROTO when it is not a log of this layout version. */
 int log_attach(int fd, struct log **ret);
-void log_close(struct log *log); /* unmaps, closes its descriptor; NULL allowed */
+void log_close(struct log *log);   /* unmaps, closes its descriptor; NULL allowed */
 int log_fd(const struct log *log); /* borrowed; -1 after log_attach */
 /* Takes the writer lock for this process (a POSIX record lock on the memfd); -EAGAIN when another
  * process holds it. Released by the process's end, and (POSIX) when the process closes any of its
  * descriptors of this log: a process that writes must not close one. */
 int log_lock_writer(struct log *log);
 
-uint64_t log_size(const struct log *log);       /* bytes of ring */
-uint64_t log_epoch(const struct log *log);      /* random, names this log in position texts */
-uint64_t log_event_max(const struct log *log);  /* largest channel + meta + payload: size / 16 */
+uint64_t log_size(const struct log *log);      /* bytes of ring */
+uint64_t log_epoch(const struct log *log);     /* random, names this log in position texts */
+uint64_t log_event_max(const struct log *log); /* largest channel + meta + payload: size / 16 */
 uint64_t log_hash(const struct log *log, const void *channel, size_t len);
 
 /* ---- the writer ---- */
@@ -70,15 +70,16 @@ uint64_t log_identity(const struct log *log);
 struct log_slot {
     _Atomic uint32_t sleeping;
     _Atomic uint32_t unused;
-    _Atomic uint64_t cursor;  /* how far the reader is; for pacing only */
-    _Atomic int64_t beat;     /* monotonic ms of its last turn */
+    _Atomic uint64_t cursor; /* how far the reader is; for pacing only */
+    _Atomic int64_t beat;    /* monotonic ms of its last turn */
 };
 /* Writer: after a batch. fence(seq_cst), then true for a slot whose reader must get its eventfd
  * written; log_wake_futex() wakes the readers that wait in log_wait(). */
 bool log_wake_slot(struct log_slot *slot); /* call log_wake_fence() once before a round of these */
 void log_wake_fence(void);
 void log_wake_futex(struct log *log);
-/* Reader with a slot: true when it may sleep (nothing after `seen`); the slot then says sleeping. */
+/* Reader with a slot: true when it may sleep (nothing after `seen`); the slot then says sleeping.
+ */
 bool log_sleep(struct log *log, struct log_slot *slot, uint64_t seen);
 void log_awake(struct log_slot *slot);
 /* Reader without: returns the wake word; read it BEFORE looking at log_indexed(). */
@@ -128,22 +129,23 @@ struct log_channel {
  * overwritten (a gap); -E2BIG when it would take more than `max` or LOG_HOPS_MAX hops or the index
  * has only an upper bound: sweep from log_mark_before(since). since must be ≤ cut; any number is
  * safe: it is compared, never dereferenced. The name is compared on each record. */
-int log_walk(const struct log *log, const struct log_channel *channel, uint64_t since,
-             uint64_t cut, uint64_t *out, size_t max);
+int log_walk(const struct log *log, const struct log_channel *channel, uint64_t since, uint64_t cut,
+             uint64_t *out, size_t max);
 /* The newest n ≤ max records (messages and channel gaps) of the channel before `cut`, oldest first.
  * Returns their number: fewer if fewer are held or known. Falls back to a sweep. */
 int log_last(const struct log *log, const struct log_channel *channel, uint64_t cut, size_t n,
              uint64_t *out);
 /* A record boundary at or before `off` from which a sweep may start, ≥ log_tail(). `off` in
- * [tail, indexed] only; costs ≤ 1/1024 of the ring of sweeping. Returns tail when nothing better. */
+ * [tail, indexed] only; costs ≤ 1/1024 of the ring of sweeping. Returns tail when nothing better.
+ */
 uint64_t log_mark_before(const struct log *log, uint64_t off);
 /* Where reading on from `since` starts: the first record boundary ≥ since (since itself, unless a
  * client made it up). -ESTALE when since < tail, -ERANGE when since > indexed. */
 int log_seek(const struct log *log, uint64_t since, uint64_t *ret);
-/* For ORDERED positions: the offset right after the newest record with position ≤ pos. Looks only at
- * records of the current identity; records without a position ({0, 0}, as down, up and gaps must be
- * appended) are never skipped: they come after the position, not with it.
- * -ESTALE when pos is before the oldest record held, -ERANGE when after the newest. */
+/* For ORDERED positions: the offset right after the newest record with position ≤ pos. Looks only
+ * at records of the current identity; records without a position ({0, 0}, as down, up and gaps must
+ * be appended) are never skipped: they come after the position, not with it. -ESTALE when pos is
+ * before the oldest record held, -ERANGE when after the newest. */
 int log_seek_position(const struct log *log, const uint64_t pos[2], uint64_t *ret);
 int64_t log_oldest_time_ms(const struct log *log); /* of the oldest readable event; 0 if none */
 

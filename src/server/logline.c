@@ -17,6 +17,7 @@
 
 #define LINE_MAX_BYTES  8192
 #define VALUE_MAX_BYTES 1024
+#define WRITE_WAIT_MS   100
 
 /* JOURNAL_STREAM is DEVICE:INODE of the stream; another program's redirection doesn't match. */
 static bool is_journal(int fd)

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +40,8 @@ struct server {
     int inbox_fd;
     struct sockaddr_un inbox;
     socklen_t inbox_len;
-    char source_kind[32];
-    char worker_name[24]; /* of the last describe() */
+    const char *source_kind; /* "postgres" */
+    char worker_name[24];    /* of the last describe() */
 };
 
 /* Child 0 is the source process, child n is worker n. */
@@ -328,7 +329,7 @@ static void say_where(const struct server *s)
     logline_int(&line, "workers", o->workers);
     logline_int(&line, "retain_bytes", (int64_t)log_size(s->log));
     logline_end(&line);
-    for (size_t i = 0; o->settings.dev && i < s->n_http; i++) {
+    for (size_t i = 0; o->settings.dev && !o->log_json && i < s->n_http; i++) {
         if (!s->http[i].path[0])
             (void)dprintf(STDERR_FILENO, "\n  Open %s in two browser windows.\n\n",
                           s->http[i].text);
@@ -354,18 +355,12 @@ static void warn(const struct server *s, rlim_t limit)
 
 /* ---- the whole ---- */
 
-static void set_source_kind(struct server *s)
-{
-    size_t len = strcspn(s->options->source, ":+");
-    (void)snprintf(s->source_kind, sizeof(s->source_kind), "%.*s", (int)(len < 24 ? len : 24),
-                   s->options->source);
-}
-
 static int make_all(struct server *s, struct fw_error *err)
 {
     int r = check_url(s->options->source, err);
     if (r < 0)
         return r == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
+    s->source_kind = engine_url_kind(s->options->source);
     r = make_log(s, err);
     if (r == 0)
         r = make_pages(s, err);
@@ -394,7 +389,7 @@ int server_run(struct server_options *options, const struct title *title, struct
                         .inbox_fd = -1,
                         .logger = logger_make(options->log_level, options->log_json) };
     title_set(title, "fanwire: supervisor");
-    set_source_kind(&s);
+    (void)signal(SIGPIPE, SIG_IGN); /* who reads the log may go away */
     rlim_t limit = raise_descriptor_limit();
     int code = make_all(&s, err);
     if (code == EXIT_OK) {

@@ -85,6 +85,12 @@ void link_check(struct worker *w)
     bool hung = beat && w->now_ms - beat > HUNG_MS;
     if (hung == w->hung)
         return;
+    if (!hung && ingest_pending(w)) {
+        /* The first beat of another source process; the `down` that it began with comes first, or
+         * it would be told as a new one. */
+        w->next_check_ms = w->now_ms;
+        return;
+    }
     w->hung = hung;
     w->down = w->log_down || w->hung;
     walker_start(&w->everyone, &w->dirty, w->n_conns); /* each visit tells it */

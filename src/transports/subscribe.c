@@ -660,11 +660,14 @@ void settle(struct worker *w, int64_t budget_us)
     int64_t deadline = clock_monotonic_us() + budget_us;
     struct list later, *node; /* any of them may go while others are told */
     list_init(&later);
+    w->settle_more = false;
     for (unsigned i = 1; (node = list_pop(&w->settling)); i++) {
         list_push(&later, node);
         join_try_ready(w, list_entry(node, struct join, settling));
-        if (i % 16 == 0 && clock_monotonic_us() > deadline)
+        if (i % 16 == 0 && clock_monotonic_us() > deadline) {
+            w->settle_more = !list_empty(&w->settling);
             break;
+        }
     }
     while ((node = list_pop(&later)))
         list_push(&w->settling, node);

@@ -83,6 +83,7 @@ struct worker {
     uint32_t n_conns, cap_conns, max_conns;
     uint64_t next_conn_id, told_gaps;
     struct list readable, unblocked, behind, doomed, tails, resolved, settling, paused;
+    bool settle_more; /* its time was up before all that settle were looked at */
     size_t tail_bytes, body_bytes;
     struct frame_cache cache;
     struct catchup *catchup; /* scratch of catchup.c */

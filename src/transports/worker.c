@@ -245,7 +245,7 @@ static bool work_left(const struct worker *w)
 {
     return ingest_pending(w) || !list_empty(&w->dirty) || !list_empty(&w->behind) ||
            !list_empty(&w->readable) || !list_empty(&w->unblocked) || !list_empty(&w->doomed) ||
-           !list_empty(&w->resolved);
+           !list_empty(&w->resolved) || w->settle_more;
 }
 
 static int sleep_ms(const struct worker *w)

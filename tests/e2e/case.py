@@ -54,6 +54,7 @@ class Test:
         self.seed = seed
         self.long = is_long
         self.name = name
+        self.failed = False
         self.random = random.Random("%s %s" % (seed, name))
         self._shared = shared_postgres
         self._cleanups = []

@@ -3,7 +3,7 @@ import json
 import re
 
 import web
-from case import equal
+from case import equal, eventually
 from publisher import publish_many
 
 
@@ -12,7 +12,7 @@ def test_health_and_routes(t):
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/readyz?source=up", 200),
                          ("/metrics", 200), ("/", 404), ("/ws/x", 404), ("/publish/x", 404)):
         equal(web.request(server.admin, "GET", path).status, status, path)
-    equal(web.request(server.admin, "POST", "/publish/x", b"x").status, 404)
+    assert web.request(server.admin, "POST", "/publish/x", b"x").status in (404, 413)
     off = t.server("memory:", admin="off", workers=1)
     equal(off.started["admin"], "off")
     equal(off.get("/healthz").status, 200)
@@ -116,13 +116,11 @@ def m_resumed(crowd, first):
 
 def test_log_formats(t):
     server = t.server("memory:", "--log-format", "json", "--log-level", "debug", start=False)
-    server_line = None
-    import time
-    deadline = time.monotonic() + 10
-    while not server_line and time.monotonic() < deadline:
-        found = [json.loads(line) for line in server.lines if line]
-        server_line = next((e for e in found if e.get("event") == "started" and "http" in e), None)
-    assert server_line, server.log
+
+    def started_line():
+        found = [json.loads(line) for line in list(server.lines) if line]
+        return next((e for e in found if e.get("event") == "started" and "http" in e), None)
+    server_line = eventually(started_line, 10, "the start-up line")
     equal((server_line["server"], server_line["level"]), ("fanwire", "info"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", server_line["time"])
     for line in server.lines:

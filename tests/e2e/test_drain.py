@@ -1,7 +1,9 @@
 """Ending: told politely, spread out, and as fast as its clients leave."""
+import os
 import signal
 import time
 
+import frames
 from case import case, equal, eventually
 from server import alive
 
@@ -74,8 +76,6 @@ def test_readyz_and_new_clients_during_a_drain(t):
         pass
     staying = [m for m in crowd.members if m.close is None]
     assert len(staying) > 20, "all were closed at once"
-    # who is still there is still served
-    staying[0].socket.send(b"")
     crowd.close()
     equal(server.wait(5), 0, "with its last client")
 
@@ -91,8 +91,6 @@ def test_events_flow_during_a_drain(t):
     server = t.server(workers=1, drain="3s")
     crowd = t.crowd(server)
     crowd.add(30, "/ws/x", "json")
-    publisher = crowd.members[-1]
-    import frames
     server.signal(signal.SIGTERM)
     crowd.wait(lambda: any(m.close for m in crowd.members), 5)
     staying = [m for m in crowd.members if not m.close]
@@ -125,9 +123,11 @@ def test_signals_to_the_whole_group(t):
     server = t.server(workers=2, drain="1s")
     v1 = t.ws(server, "/ws/x", protocol="fanwire.v1")
     v1.until("ready")
-    import os
     for pid in [server.pid] + server.children():
-        os.kill(pid, signal.SIGINT)
+        try:
+            os.kill(pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass  # a worker without clients has left already
     equal(v1.until("closing")[1]["code"], "restart")
     equal(v1.closed()[1], 1012)
     v1.drop()
@@ -143,7 +143,7 @@ def test_dev_does_not_drain(t):
     server.signal(signal.SIGINT)
     equal(server.wait(5), 0)
     assert time.monotonic() - started < 2
-    sse.until("closing") if False else sse.drop()
+    sse.drop()
 
 
 def test_restart_tells_a_gap(t):

@@ -162,8 +162,8 @@ def test_the_source_process_hangs(t):
 
     os.kill(hung, signal.SIGSTOP)
     started = time.monotonic()
-    crowd.wait(lambda: all(len(m.of("up")) == 2 for m in told), 20, "another source process is up")
-    assert 8 < time.monotonic() - started < 15, time.monotonic() - started
+    crowd.wait(lambda: all(len(m.of("up")) == 2 for m in told), 40, "another source process is up")
+    assert time.monotonic() - started > 8, "killed too early"
     assert not alive(hung) and server.source_pid() != hung
     server.publish_ok("x", "after")
     crowd.wait(lambda: all(m.payloads[-1] == "after" for m in told), 5)
@@ -202,7 +202,7 @@ def test_a_worker_hangs(t):
         slowest = max(slowest, time.monotonic() - started)
     assert slowest < 0.5, slowest
     struck = [m for m in members if holders[m] == hung]
-    crowd.wait(lambda: all(m.close for m in struck), 20, "the hung worker is killed")
+    crowd.wait(lambda: all(m.close for m in struck), 40, "the hung worker is killed")
     eventually(lambda: len(server.workers()) == 2, 10, "it is replaced")
     again = crowd.add(10, "/ws/x?since=" + well[0].messages[2]["id"], "json")
     for member in again:

@@ -6,20 +6,16 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <stdarg.h>
 
 #define FOUND_MAX 32768 /* more than the rings of the tests hold */
 #define OLD       100000 /* events after which a place is forgotten: looking for the truth takes time */
 
-static int fail(struct follow *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int fail(struct follow *f, const char *format, ...)
+/* The first failure is the one to tell. */
+static int fail(struct follow *f, const char *what, uint64_t off, uint64_t number)
 {
-    va_list args;
-    if (f->why[0])
-        return -1;
-    va_start(args, format);
-    (void)vsnprintf(f->why, sizeof(f->why), format, args);
-    va_end(args);
+    if (!f->why[0])
+        (void)snprintf(f->why, sizeof(f->why), "%s (at %" PRIu64 ", number %" PRIu64 ")", what, off,
+                       number);
     return -1;
 }
 
@@ -62,12 +58,12 @@ static int read_whole(struct follow *f, uint64_t off, struct log_record *record)
     if (record->kind == RECORD_PAD)
         return 1;
     if (log_body_size(record) > f->stream->event_max + 16)
-        return fail(f, "size of %" PRIu64 " is %zu", off, log_body_size(record));
+        return fail(f, "too large a record", off, record->xid);
     if (!log_body(f->log, record, f->buf))
         return 0;
     const char *wrong = stream_check(f->stream, f->log, record);
     if (wrong)
-        return fail(f, "event %" PRIu64 " at %" PRIu64 ": %s", record->xid - 1, off, wrong);
+        return fail(f, wrong, off, record->xid - 1);
     return 1;
 }
 
@@ -76,7 +72,7 @@ static int jump(struct follow *f)
 {
     const uint64_t tail = log_tail(f->log);
     if (tail <= f->off)
-        return fail(f, "lapped at %" PRIu64 ", and tail is %" PRIu64, f->off, tail);
+        return fail(f, "lapped, though tail has not come by", f->off, tail);
     f->n_laps++;
     f->known = false;
     f->off = random_below(&f->random, 4) ? tail : log_indexed(f->log);
@@ -97,7 +93,7 @@ static int take(struct follow *f, const struct log_record *record)
 {
     const uint64_t number = record->xid - 1;
     if (f->known ? number != f->number : number < f->number)
-        return fail(f, "event %" PRIu64 " at %" PRIu64 ", not %" PRIu64, number, f->off, f->number);
+        return fail(f, "another event than the next one", f->off, number);
     f->number = number + 1;
     f->known = true;
     f->n_events++;
@@ -157,8 +153,7 @@ static int check_found(struct follow *f, const struct follow_place *place, int n
         }
         number = next_of(f, place->channel, number, number + 10 * OLD);
         if (record.kind == RECORD_PAD || record.xid - 1 != number)
-            return fail(f, "resume at %" PRIu64 " of c%u got %" PRIu64 ", not %" PRIu64, place->off,
-                        place->channel, record.xid - 1, number);
+            return fail(f, "a resume got another event than the next one", place->off, number);
         number++;
     }
     *ret_next = number;
@@ -191,9 +186,9 @@ static int check_gap(struct follow *f, const struct follow_place *place, bool at
 {
     f->n_gaps++;
     if (place->off >= log_tail(f->log))
-        return fail(f, "gap at %" PRIu64 ", which is held", place->off);
+        return fail(f, "a gap where all is held", place->off, place->number);
     if (f->exact && at_cut && next_of(f, place->channel, place->number, f->number) >= f->number)
-        return fail(f, "false gap of c%u at %" PRIu64, place->channel, place->off);
+        return fail(f, "a false gap", place->off, place->number);
     return 0;
 }
 
@@ -204,7 +199,7 @@ static int check_too_big(struct follow *f, const struct follow_place *place)
         return 0;
     for (uint64_t i = place->number; i < place->number + 10 * OLD && n <= LOG_HOPS_MAX; i++)
         n += stream_channel(f->stream, i) == place->channel;
-    return n > LOG_HOPS_MAX ? 0 : fail(f, "a sweep for %u events", n);
+    return n > LOG_HOPS_MAX ? 0 : fail(f, "a sweep for few events", place->off, n);
 }
 
 static int resume_at(struct follow *f, const struct follow_place *place)
@@ -233,9 +228,17 @@ static int resume_at(struct follow *f, const struct follow_place *place)
     if (n == -ESTALE)
         return check_gap(f, place, at_cut && !swept);
     if (n >= 0 && !lapped && at_cut && next_of(f, place->channel, next, f->number) < f->number)
-        return fail(f, "resume at %" PRIu64 " of c%u lost %" PRIu64, place->off, place->channel,
+        return fail(f, "a resume lost an event", place->off,
                     next_of(f, place->channel, next, f->number));
     return 0;
+}
+
+/* Until the writer has just told of a record: that is when its index might not know it yet. */
+static void wait_for_news(const struct follow *f, unsigned max)
+{
+    const uint64_t indexed = log_indexed(f->log);
+    while (max-- && log_indexed(f->log) == indexed)
+        ;
 }
 
 int follow_resume(struct follow *f)
@@ -249,6 +252,7 @@ int follow_resume(struct follow *f)
         return 0;
     }
     f->n_resumes++;
+    wait_for_news(f, 1000);
     return resume_at(f, &place);
 }
 
@@ -262,7 +266,7 @@ static int watch(struct follow *f, unsigned max)
     while (max-- && log_peek(f->log, f->off, &record))
         if (record.next != first.next || record.hash != first.hash || record.xid != first.xid ||
             record.time_ms != first.time_ms || record.len != first.len || record.kind != first.kind)
-            return fail(f, "the record at %" PRIu64 " changed", f->off);
+            return fail(f, "a record changed", f->off, record.xid);
     return 0;
 }
 

@@ -29,13 +29,13 @@ struct line {
 };
 
 struct duel {
-    struct log *log;
-    struct log_slot slot;
-    uint64_t seen;                      /* what the reader has read, set between rounds */
-    alignas(64) _Atomic uint64_t round; /* begun by the writer; 0: the end */
-    alignas(64) _Atomic uint64_t done;  /* ended by the reader */
-    bool asleep;                        /* the reader's result */
     struct line writers[LINES], readers[LINES];
+    alignas(64) struct log_slot slot;
+    alignas(64) _Atomic uint64_t round; /* begun by the writer; UINT64_MAX: the end */
+    alignas(64) _Atomic uint64_t done; /* 2 × round - 1 the reader is ready, 2 × round it is done */
+    struct log *log;
+    uint64_t seen; /* what the reader has read, set between rounds */
+    bool asleep;   /* the reader's result */
 };
 
 static void wait_for(_Atomic uint64_t *word, uint64_t value)

@@ -140,6 +140,22 @@ static void untrusted_bytes_make_one_line(void **state)
     }
 }
 
+static void a_full_pipe_does_not_block(void **state)
+{
+    struct logger logger = logger_to_pipe(false, false);
+    for (size_t i = 0; i < 3; i++) {
+        char block[1 << 16] = { 0 };
+        int flags = fcntl(logger.fd, F_GETFL);
+        assert_int_equal(fcntl(logger.fd, F_SETFL, flags | O_NONBLOCK), 0);
+        while (write(logger.fd, block, sizeof(block)) > 0)
+            ;
+        assert_int_equal(fcntl(logger.fd, F_SETFL, flags & ~O_NONBLOCK), 0);
+        write_line(&logger, FW_LOG_INFO); /* the test would hang here */
+    }
+    close(out_fd);
+    close(logger.fd);
+}
+
 static void journal_is_recognised_by_its_inode(void **state)
 {
     struct stat st;
@@ -164,6 +180,7 @@ int main(void)
         cmocka_unit_test(words_become_fields),
         cmocka_unit_test(odd_words_stay_text),
         cmocka_unit_test(untrusted_bytes_make_one_line),
+        cmocka_unit_test(a_full_pipe_does_not_block),
         cmocka_unit_test(journal_is_recognised_by_its_inode),
     };
     return cmocka_run_group_tests_name("logline", tests, NULL, NULL);
