@@ -2,7 +2,8 @@
  *
  * A source is single-threaded: every call in either direction happens on the hub's loop, except
  * fw_waker_wake(). A source never blocks, never resolves names itself, never appends before
- * fw_host_opened(), and reports `ready` only after the backend has confirmed the subscription. */
+ * fw_host_opened() (but for the history of a durable one), and reports `ready` only after the backend
+ * has confirmed the subscription. */
 #ifndef FANWIRE_SOURCE_H
 #define FANWIRE_SOURCE_H
 
@@ -96,15 +97,34 @@ FW_API int fw_host_append(struct fw_host *host, const struct fw_source_event *ev
 /* Bytes of channel, key, from and payload together that an event may have here. A source that cannot
  * hold a larger one passes its length with data = NULL: it becomes the gap. */
 FW_API size_t fw_host_event_max(struct fw_host *host);
-/* Answers a publish. `code` NULL = accepted, else docs/protocol.md's, static; `id` may be NULL.
+/* Answers a publish. The message of a "source-down" begins with "may have been stored" when the
+ * event may have reached the backend, with "not stored" otherwise: a caller repeats only the latter.
+ * `code` NULL = accepted, else docs/protocol.md's, static; `id` may be NULL.
  * Local sources whose publish is an append answer right after fw_host_append() and pass
  * fw_host_last_id(). */
 FW_API void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
                               const char *message, const char *id);
 FW_API const char *fw_host_last_id(struct fw_host *host); /* of the last append; borrowed */
+/* The id of an event of the current identity by its position, for fw_host_published(). Borrowed until
+ * the next call of this or of fw_host_last_id(). */
+FW_API const char *fw_host_id(struct fw_host *host, const uint64_t pos[2]);
 /* After a batch of appends: wakes the readers, says whether to go on reading now. When false,
  * stop; pause(false) will come. Call at least every 256 appends and at the end of each batch. */
 FW_API bool fw_host_flush(struct fw_host *host);
+
+/* ---- the history of a durable, ordered source, before each fw_host_opened() ---- */
+
+/* Does the log hold the stream of this identity (not 0)? True: *ret_pos is the newest position in it,
+ * and only what comes after that is to be appended, once opened and without `history`: connected
+ * clients have not had it. False: fw_host_begin(), then the history, then fw_host_opened(). */
+FW_API bool fw_host_continue(struct fw_host *host, uint64_t identity, uint64_t ret_pos[2]);
+/* From here on the log holds the stream of this identity, complete after position `floor`. If it
+ * held another one, everybody is told a gap (new-epoch). */
+FW_API void fw_host_begin(struct fw_host *host, uint64_t identity, const uint64_t floor[2]);
+/* What lies between the last append and position `pos` can't be read any more: a gap of every channel
+ * (`reason`: expired, slot-lost, …). `history`: only resumes are told, nobody had it live. */
+FW_API void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2],
+                        bool history);
 
 enum fw_log_level { FW_LOG_ERROR = 3, FW_LOG_WARNING = 4, FW_LOG_INFO = 6, FW_LOG_DEBUG = 7 };
 FW_API void fw_host_log(struct fw_host *host, enum fw_log_level level, const char *event,

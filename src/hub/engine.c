@@ -369,11 +369,12 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
         return r;
     }
     engine->options.url = NULL; /* borrowed for this call; the source has its own copy */
-    log_set_beat(engine->log, engine_now_ms(engine));
     if (log_used(engine->log)) {
         stream_recover(engine);
         engine_wake(engine);
     }
+    /* After the `down`: who takes the beat for the end of a hang must find it in the log. */
+    log_set_beat(engine->log, engine_now_ms(engine));
     *ret = engine;
     return 0;
 }

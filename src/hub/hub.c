@@ -335,8 +335,10 @@ static int await_answer(struct fw_hub *hub, struct request *request, int64_t dea
     return request->done ? 0 : r;
 }
 
-static int publish_error(enum error_code code)
+/* `message` tells the two kinds of source-down apart, see fw_host_published(). */
+static int publish_error(enum error_code code, const char *message)
 {
+    static const char maybe[] = "may have been stored";
     switch (code) {
     case CODE_OK:
         return 0;
@@ -346,6 +348,7 @@ static int publish_error(enum error_code code)
     case CODE_TOO_LARGE:
         return -EMSGSIZE;
     case CODE_SOURCE_DOWN:
+        return strncmp(message, maybe, sizeof(maybe) - 1) == 0 ? -ETIMEDOUT : -EAGAIN;
     case CODE_OVERLOADED:
         return -EAGAIN;
     default:
@@ -366,7 +369,7 @@ static int publish(struct fw_hub *hub, struct request *request, const char *chan
                          "no answer from the source in time; the event may have been stored");
     if (r < 0)
         return error_set(err, r, "the hub's source has ended; the event may have been stored");
-    r = publish_error(request->code);
+    r = publish_error(request->code, request->message);
     if (r < 0)
         return error_set(err, r, "the source did not take the event (%s): %s",
                          code_text(request->code), request->message);

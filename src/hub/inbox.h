@@ -1,3 +1,4 @@
+/* clang-format off */
 /* The control inbox's messages, without I/O policy: one SOCK_SEQPACKET connection per reader to the
  * source side. Every message is one packet of at most INBOX_FRAGMENT_MAX bytes:
  *
@@ -6,18 +7,23 @@
  *
  * in host byte order (both ends are on one host and say their version first).
  *
- *   reader → source side                         source side → reader
- *   HELLO       code = version                   HELLO      code = version; page and eventfd
- * attached SUBSCRIBE   channel; a = covered_from that   SOURCE     code = durable; kind, mode,
- * guarantee the reader was told before a     READY      channel; a = covered_from, b = ready_at
- *               reconnect, 0 = a new interest    REFUSED    channel, message; code
- *   UNSUBSCRIBE channel                          PUBLISHED  a = request; code; id, message
- *   PUBLISH     a = request, b = whole length;
- *               channel, key, from; first data
- *   DATA        the next data of that publish
+ * reader → source side
+ *   HELLO        code = version
+ *   SUBSCRIBE    channel; a = the covered_from that the reader was told before a reconnect, or 0
+ *   UNSUBSCRIBE  channel
+ *   PUBLISH      a = request, b = whole length; channel, key, from; the first data
+ *   DATA         the next data of that publish
  *   POKE
  *
+ * source side → reader
+ *   HELLO        code = version; the reader's page and its eventfd are attached
+ *   SOURCE       code = durable; kind, mode, guarantee
+ *   READY        channel; a = covered_from, b = ready_at
+ *   REFUSED      channel, message; code
+ *   PUBLISHED    a = request; code; id, message
+ *
  * MORE is set on PUBLISH and DATA while data is left. Other messages may stand between them. */
+/* clang-format on */
 #ifndef HUB_INBOX_H
 #define HUB_INBOX_H
 

@@ -321,10 +321,12 @@ static int take(struct fw_sub *sub, struct log_record *record, struct fw_event *
     if (r <= 0)
         return r < 0 ? r : lapped(sub, ev);
     pass(sub, record);
+    if (record->history)
+        return 0;
     if (record->channel_len == 0)
         return control_step(sub, record, ev);
     const struct sub_channel *channel = channel_of(sub, record);
-    if (!channel || record->off < channel->live_from || record->history)
+    if (!channel || record->off < channel->live_from)
         return 0;
     if (record->kind == RECORD_GAP)
         return sub_gap_record(sub, record, channel->name, ev);

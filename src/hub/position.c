@@ -102,6 +102,14 @@ size_t position_write(char *out, const struct log *log, const struct log_record 
     return (size_t)(at - out);
 }
 
+size_t position_write_place(char *out, const struct log *log, uint64_t off)
+{
+    struct log_record place = { .next = off };
+    if (log_identity(log) == 0 || log_position_before(log, off, place.pos) < 0)
+        place.pos[0] = place.pos[1] = 0;
+    return position_write(out, log, &place, off);
+}
+
 int since_parse(const char *text, size_t len, struct since *ret)
 {
     *ret = (struct since){ .kind = SINCE_POSITION };

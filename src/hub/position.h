@@ -30,6 +30,10 @@ int position_parse(const char *text, size_t len, struct position *ret);
 size_t position_write(char *out, const struct log *log, const struct log_record *record,
                       uint64_t off);
 
+/* "Complete up to `off`" in words that outlive the log, where it is durable: the position of the
+ * newest record before. Sweeps a little: not for every event. */
+size_t position_write_place(char *out, const struct log *log, uint64_t off);
+
 enum since_kind { SINCE_NOW, SINCE_OLDEST, SINCE_POSITION };
 struct since {
     enum since_kind kind;

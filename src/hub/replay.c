@@ -167,6 +167,8 @@ int replay_next(struct fw_sub *sub, struct fw_event *ev)
         replay->at = record.next;
         if (record.kind == RECORD_PAD || !belongs(replay, &record))
             continue;
+        if (record.history && replay->channel->since.kind == SINCE_NOW && !replay->channel->last)
+            continue; /* asked for before the source had re-read what is not new to anybody */
         int r = sub_read_body(sub, &record);
         if (r <= 0)
             return r < 0 ? r : lapped(sub, ev);

@@ -15,21 +15,25 @@
 
 /* ---- what the log is told ---- */
 
+static uint64_t append_control(struct engine *engine, struct log_event *event, uint64_t after,
+                               enum gap_reason reason)
+{
+    char payload[CONTROL_MAX];
+    event->data = payload;
+    event->len = control_encode(payload, after, reason);
+    event->time_ms = clock_realtime_ms();
+    engine->dirty = true;
+    uint64_t off = log_append(engine->log, event);
+    if (event->kind == RECORD_GAP && event->channel_len == 0)
+        engine->gap_at = off;
+    return off;
+}
+
 uint64_t stream_append_control(struct engine *engine, enum record_kind kind, const char *channel,
                                size_t len, uint64_t after, enum gap_reason reason)
 {
-    char payload[CONTROL_MAX];
-    struct log_event event = { .channel = channel,
-                               .channel_len = len,
-                               .data = payload,
-                               .len = control_encode(payload, after, reason),
-                               .time_ms = clock_realtime_ms(),
-                               .kind = kind };
-    engine->dirty = true;
-    uint64_t off = log_append(engine->log, &event);
-    if (kind == RECORD_GAP && len == 0)
-        engine->gap_at = off;
-    return off;
+    struct log_event event = { .channel = channel, .channel_len = len, .kind = kind };
+    return append_control(engine, &event, after, reason);
 }
 
 /* The word in the header comes before the record: a reader that was lapped, and so may have missed
@@ -215,6 +219,39 @@ void fw_host_hears_all(struct fw_host *host)
     engine_of(host)->interest.on_demand = false;
 }
 
+/* ---- the history of a durable source ---- */
+
+bool fw_host_continue(struct fw_host *host, uint64_t identity, uint64_t ret_pos[2])
+{
+    const struct log *log = engine_of(host)->log;
+    return log_identity(log) == identity && log_position_before(log, log_head(log), ret_pos) == 0;
+}
+
+/* The record at the beginning carries the floor, so that a position right there is found, also when
+ * no event follows. */
+void fw_host_begin(struct fw_host *host, uint64_t identity, const uint64_t floor[2])
+{
+    struct engine *engine = engine_of(host);
+    uint64_t before = log_identity(engine->log), after = log_head(engine->log);
+    bool other = before != 0 && before != identity;
+    struct log_event event = { .channel = "",
+                               .pos = { floor[0], floor[1] },
+                               .kind = other ? RECORD_GAP : RECORD_LIVE,
+                               .history = !other };
+    log_set_identity(engine->log, identity);
+    (void)append_control(engine, &event, after, other ? REASON_NEW_EPOCH : REASON_NONE);
+}
+
+void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2], bool history)
+{
+    struct engine *engine = engine_of(host);
+    struct log_event event = {
+        .channel = "", .pos = { pos[0], pos[1] }, .kind = RECORD_GAP, .history = history
+    };
+    (void)append_control(engine, &event, log_head(engine->log),
+                         reason_from_text(reason, (uint32_t)strlen(reason)));
+}
+
 /* ---- events ---- */
 
 void fw_host_refuse_event(struct fw_host *host, const char *why)
@@ -233,11 +270,16 @@ size_t fw_host_event_max(struct fw_host *host)
     return log ? log_event_max(log) : SIZE_MAX;
 }
 
+/* The gap stands at the event's position: who resumes from there has been told. */
 static int append_too_large(struct engine *engine, const struct fw_source_event *event)
 {
+    struct log_event gap = { .channel = event->channel,
+                             .channel_len = event->channel_len,
+                             .pos = { event->pos[0], event->pos[1] },
+                             .kind = RECORD_GAP,
+                             .history = event->history };
     fw_host_refuse_event(&engine->host, "an event larger than 1/16 of the log became a gap");
-    (void)stream_append_control(engine, RECORD_GAP, event->channel, event->channel_len,
-                                log_head(engine->log), REASON_TOO_LARGE);
+    (void)append_control(engine, &gap, log_head(engine->log), REASON_TOO_LARGE);
     return 0;
 }
 
@@ -276,13 +318,17 @@ int fw_host_append(struct fw_host *host, const struct fw_source_event *event)
     return 0;
 }
 
-const char *fw_host_last_id(struct fw_host *host)
+const char *fw_host_id(struct fw_host *host, const uint64_t pos[2])
 {
     struct engine *engine = engine_of(host);
-    struct log_record last = { .next = log_head(engine->log),
-                               .pos = { engine->last_pos[0], engine->last_pos[1] } };
-    (void)position_write(engine->last_id, engine->log, &last, 0);
+    struct log_record record = { .next = log_head(engine->log), .pos = { pos[0], pos[1] } };
+    (void)position_write(engine->last_id, engine->log, &record, 0);
     return engine->last_id;
+}
+
+const char *fw_host_last_id(struct fw_host *host)
+{
+    return fw_host_id(host, engine_of(host)->last_pos);
 }
 
 bool fw_host_flush(struct fw_host *host)

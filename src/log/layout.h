@@ -97,9 +97,6 @@ static_assert(sizeof(struct log_record_head) == 72, "a record's head has no hole
 #define LOG_NOLINK    0x0008 /* prev is an upper bound */
 #define LOG_HISTORY   0x0010
 
-/* len and size of a record are 32 bits: an event may take 1/16 of the ring, a PAD little more. */
-#define LOG_SIZE_MAX (UINT64_C(1) << 35)
-
 struct log {
     struct log_header *header;
     struct log_mark *marks;

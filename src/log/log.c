@@ -84,14 +84,15 @@ bool log_used(const struct log *log)
     return log_head(log) != log_size(log);
 }
 
+/* Release, for log_beat()'s acquire: who sees the beat sees what was appended before it. */
 void log_set_beat(struct log *log, int64_t monotonic_ms)
 {
-    atomic_store_explicit(&log->header->beat, monotonic_ms, memory_order_relaxed);
+    atomic_store_explicit(&log->header->beat, monotonic_ms, memory_order_release);
 }
 
 int64_t log_beat(const struct log *log)
 {
-    return atomic_load_explicit(&log->header->beat, memory_order_relaxed);
+    return atomic_load_explicit(&log->header->beat, memory_order_acquire);
 }
 
 void log_set_up(struct log *log, bool up)
@@ -140,6 +141,19 @@ static bool too_large(const struct log *log, const struct log_event *event)
            event->channel_len + event->meta_len + event->len > max;
 }
 
+/* A record boundary at or after `goal`, from the marks: to walk there by the records' sizes would
+ * read each of them back from memory (a quarter of the time of an append in a ring of 64 MiB). */
+static uint64_t boundary_after(const struct log *log, uint64_t tail, uint64_t goal, uint64_t head)
+{
+    struct log_mark_copy mark;
+    for (uint64_t slot = (goal >> log->mark_shift) + 1; slot <= head >> log->mark_shift; slot++)
+        if (log_mark_get(log, slot, &mark))
+            return mark.off;
+    while (tail < goal)
+        tail += log_record_head_at(log, tail).size;
+    return tail;
+}
+
 /* Gives up whole records until `need` bytes after head are free. */
 static void make_room(struct log *log, uint64_t head, uint64_t need)
 {
@@ -149,8 +163,7 @@ static void make_room(struct log *log, uint64_t head, uint64_t need)
         return;
 
     const uint64_t goal = head + need - size + size / 64; /* < head: need is less than size / 7 */
-    while (tail < goal)
-        tail += log_record_head_at(log, tail).size;
+    tail = boundary_after(log, tail, goal, head);
     /* The store pairs with log_tail(). It does not hold back the stores after it: the fence does,
      * and pairs with log_lapped()'s. */
     atomic_store_explicit(&log->header->tail, tail, memory_order_release);

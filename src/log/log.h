@@ -1,6 +1,6 @@
 /* The log: a fixed-size ring of events in shared memory. One writer, any number of readers; a
  * reader is an offset. Offsets are bytes since creation, monotone, never repeat; 0 means none.
- * docs/architecture.md tells the protocol; layout.h draws the memory. */
+ * log.c tells the protocol, layout.h draws the memory. */
 #ifndef LOG_LOG_H
 #define LOG_LOG_H
 
@@ -13,6 +13,8 @@ struct log;
 enum record_kind { RECORD_MESSAGE, RECORD_GAP, RECORD_DOWN, RECORD_UP, RECORD_LIVE, RECORD_PAD };
 
 #define LOG_SIZE_MIN (1u << 16)
+/* len and size of a record are 32 bits: an event may take 1/16 of the ring, a PAD little more. */
+#define LOG_SIZE_MAX (UINT64_C(1) << 35)
 #define LOG_HOPS_MAX 1024 /* a resume that would walk further sweeps instead */
 
 /* ---- creating and mapping ---- */
@@ -147,6 +149,10 @@ int log_seek(const struct log *log, uint64_t since, uint64_t *ret);
  * be appended) are never skipped: they come after the position, not with it. -ESTALE when pos is
  * before the oldest record held, -ERANGE when after the newest. */
 int log_seek_position(const struct log *log, const uint64_t pos[2], uint64_t *ret);
+/* The position of the newest record before `off` that has one (of the current identity). Returns 0,
+ * -ENOENT when there is none, -ESTALE when overtaken on the way. Sweeps ≤ 1/1024 of the ring where
+ * events have positions. */
+int log_position_before(const struct log *log, uint64_t off, uint64_t ret[2]);
 int64_t log_oldest_time_ms(const struct log *log); /* of the oldest readable event; 0 if none */
 
 /* ---- tests ---- */

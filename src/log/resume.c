@@ -219,6 +219,38 @@ int log_seek_position(const struct log *log, const uint64_t pos[2], uint64_t *re
     return r;
 }
 
+/* The newest position in [from, end), both record boundaries but for a made-up end. */
+static int newest_position(const struct log *log, uint64_t from, uint64_t end, uint64_t ret[2])
+{
+    int r = -ENOENT;
+    struct log_record record;
+    for (uint64_t off = from; off < end; off = record.next) {
+        if (!log_peek(log, off, &record))
+            return -ESTALE;
+        if (record.kind == RECORD_PAD || log_pos_none(record.pos) || record.next > end)
+            continue;
+        ret[0] = record.pos[0];
+        ret[1] = record.pos[1];
+        r = 0;
+    }
+    return r;
+}
+
+int log_position_before(const struct log *log, uint64_t off, uint64_t ret[2])
+{
+    const uint64_t indexed = log_indexed(log), tail = log_tail(log);
+    const uint64_t first = atomic_load_explicit(&log->header->identity_from, memory_order_relaxed);
+    const uint64_t bottom = tail > first ? tail : first;
+    uint64_t end = off < indexed ? off : indexed;
+    int r = -ENOENT;
+    while (r == -ENOENT && end > bottom) {
+        const uint64_t mark = log_mark_before(log, end - 1), from = mark > bottom ? mark : bottom;
+        r = newest_position(log, from, end, ret);
+        end = from;
+    }
+    return r;
+}
+
 int64_t log_oldest_time_ms(const struct log *log)
 {
     uint64_t off = log_tail(log);

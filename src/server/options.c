@@ -40,7 +40,7 @@ static const struct flag serve_flags[] = {
     { "mode", 0, true, FLAG_TEXT, AT(mode), "MODE", NULL,
       "how PostgreSQL is read: auto, notify (default: auto)" },
     { "retain", 0, true, FLAG_SIZE, AT(retain), "SIZE", "64M",
-      "memory for recent events: how long a client may be away", LOG_SIZE_MIN, UINT64_C(1) << 40 },
+      "memory for recent events: how long a client may be away", LOG_SIZE_MIN, LOG_SIZE_MAX },
     { "linger", 0, true, FLAG_DURATION, AT(linger_ms), "TIME", "60s",
       "listen to a channel this long after its last client", 1, 24 * 3600 * 1000 },
     { "public", 0, true, FLAG_LIST, AT(public_read), "PATTERN", NULL,
@@ -166,10 +166,8 @@ static int take_source(struct server_options *o, const struct strings *rest, con
                          "  memory:                         only what is published here\n"
                          "or FANWIRE_SOURCE; \"fanwire serve --dev\" alone tries it with memory:");
     int r = take_secret(given, &o->source);
-    if (variable) {
+    if (variable) /* an empty one is none */
         explicit_bzero(variable, strlen(variable));
-        (void)unsetenv("FANWIRE_SOURCE");
-    }
     if (r < 0)
         return error_set(err, r, "out of memory");
     return raw->mode ? append_mode(&o->source, raw->mode, err) : 0;

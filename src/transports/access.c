@@ -61,7 +61,7 @@ static struct slice origin_authority(struct slice origin)
 
 static bool same(struct slice a, const char *b, size_t len)
 {
-    return a.data && a.len == len && strncasecmp(a.data, b, len) == 0;
+    return a.data && b && a.len == len && strncasecmp(a.data, b, len) == 0;
 }
 
 static bool is_localhost(struct slice authority)

@@ -1,9 +1,10 @@
 /* The admin address: /metrics (Prometheus text), /healthz, /readyz. Any worker can answer: every
- * process keeps a page of counters that all can read. No channel, user or address is ever a label. */
+ * process keeps a page of counters that all can read. No channel, user or address is ever a label.
+ */
 #include "turn.h"
 
-#include <stdio.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const transport_names[N_TRANSPORTS] = { "http", "ws", "sse" };
@@ -127,8 +128,7 @@ static void client_metrics(const struct worker *w, struct buf *out)
 {
     one(out, "fanwire_channels", "gauge", "Channels with subscribers, summed over workers.",
         SUM(w, channels));
-    one(out, "fanwire_subscriptions", "gauge", "Subscriptions of clients.",
-        SUM(w, subscriptions));
+    one(out, "fanwire_subscriptions", "gauge", "Subscriptions of clients.", SUM(w, subscriptions));
     by_transport(w, out, "fanwire_connections", "gauge", "Open connections.",
                  offsetof(struct counters, connections));
     by_transport(w, out, "fanwire_connections_opened_total", "counter", "Connections opened.",
@@ -146,8 +146,8 @@ static void client_metrics(const struct worker *w, struct buf *out)
     head(out, "fanwire_gaps_total", "counter", "Gaps told to clients, by reason.");
     for (unsigned i = 1; i < N_REASONS; i++)
         buf_printf(out, "fanwire_gaps_total{reason=\"%s\"} %llu\n", reason_text(i),
-                   (unsigned long long)sum(w, offsetof(struct counters, gaps) +
-                                                  i * sizeof(uint64_t)));
+                   (unsigned long long)sum(w,
+                                           offsetof(struct counters, gaps) + i * sizeof(uint64_t)));
     head(out, "fanwire_resumes_total", "counter", "Resumes from a position.");
     buf_printf(out,
                "fanwire_resumes_total{result=\"complete\"} %llu\n"

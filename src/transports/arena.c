@@ -56,8 +56,7 @@ static void evict(struct arena *arena)
         feed_evicted(frame->feed, frame);
     blob_unref(frame->blob);
     *frame = (struct frame){ 0 };
-    arena->tail =
-        arena->first == arena->last ? arena->head : arena_frame(arena, arena->first)->at;
+    arena->tail = arena->first == arena->last ? arena->head : arena_frame(arena, arena->first)->at;
 }
 
 void arena_done(struct arena *arena)

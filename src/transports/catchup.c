@@ -1,8 +1,8 @@
 /* Catch-up: from the log to the sockets of connections that are behind, because they resume, were
  * blocked, or read more slowly than the arena moves on. They are served in cursor order, so that
- * neighbours share encoded frames, ≤ 64 KiB each, then go to the back of the list. What a connection
- * still needs is found by its channels' links in the log; where those would lead too far, by
- * sweeping. At the frontier it is live again. */
+ * neighbours share encoded frames, ≤ 64 KiB each, then go to the back of the list. What a
+ * connection still needs is found by its channels' links in the log; where those would lead too
+ * far, by sweeping. At the frontier it is live again. */
 #include "clock.h"
 #include "turn.h"
 
@@ -180,6 +180,7 @@ static int send_offsets(struct worker *w, struct conn *c, const uint64_t *offset
         return 0;
     }
     bool all = (uint32_t)done == n_taken;
+    // NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): done < n_taken unless all
     *at = all ? i : taken[done];
     if (cursor && done)
         *cursor = cu->parcel.frames[done - 1].next;
@@ -276,7 +277,7 @@ static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint6
 {
     const struct channel *channel = sub ? sub->channel : &w->control;
     struct log_channel name = { channel->hash, channel->name, channel->len };
-    if (sub && !sub->in_feed)
+    if (sub && !sub->feed)
         return 0;
     uint64_t from = sub && sub->from > c->cursor ? sub->from : c->cursor;
     int n = from < w->frontier ? log_walk(w->log, &name, from, w->frontier, out, max) : 0;
@@ -315,7 +316,7 @@ static bool wants(const struct worker *w, const struct conn *c, const struct log
         return record->hash == w->control.hash;
     for (uint32_t i = 0; i < c->n_subs; i++) {
         const struct sub *sub = c->subs[i];
-        if (sub->in_feed && sub->channel->hash == record->hash)
+        if (sub->feed && sub->channel->hash == record->hash)
             return record->off >= sub->from;
     }
     return false;

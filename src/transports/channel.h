@@ -24,12 +24,13 @@ struct feed;
 struct sub {
     struct conn *conn;
     struct channel *channel;
-    uint32_t slot;  /* its place in feed->subs or channel->waiting */
-    bool in_feed;   /* else waiting */
-    uint64_t from;  /* events before this offset are not for it: it came later, or was lapped */
+    uint32_t slot;     /* its place in feed->subs or channel->waiting */
+    struct feed *feed; /* NULL: waiting */
+    uint64_t from;     /* events before this offset are not for it: it came later, or was lapped */
 };
 
-/* An array of subscriptions; each knows its place, so that leaving costs the same for any number. */
+/* An array of subscriptions; each knows its place, so that leaving costs the same for any number.
+ */
 struct sub_set {
     struct sub **items;
     uint32_t count, cap;
@@ -62,11 +63,11 @@ struct channel {
     struct sub_set waiting;
     uint32_t users; /* subscriptions and pending history requests; 0 = to be freed */
     enum channel_state state;
-    bool told;        /* the source process knows that we want it */
-    struct list tell; /* an interest or its end that the inbox did not take yet */
-    struct list resolved;  /* in worker->resolved while its waiters get on, from index `next` - 1 */
+    bool told;            /* the source process knows that we want it */
+    struct list tell;     /* an interest or its end that the inbox did not take yet */
+    struct list resolved; /* in worker->resolved while its waiters get on, from index `next` - 1 */
     uint32_t next_waiting;
-    struct list histories; /* history requests that wait for the source's word */
+    struct list histories;           /* history requests that wait for the source's word */
     uint64_t covered_from, ready_at; /* covered_from 0: was never ready */
     enum error_code refused_code;
 };

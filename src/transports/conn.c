@@ -11,8 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LINGER_MS        2000 /* for the peer's end, after ours */
-#define TAIL_BYTES_MAX   (64u << 20)
+#define LINGER_MS      2000 /* for the peer's end, after ours */
+#define TAIL_BYTES_MAX (64u << 20)
 
 /* ---- memory ---- */
 
@@ -284,8 +284,8 @@ static void bound_tails(struct worker *w)
     }
 }
 
-void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size_t len,
-                    size_t sent, struct blob **shared)
+void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size_t len, size_t sent,
+                    struct blob **shared)
 {
     struct conn_more *more = conn_more(c);
     if (!more) {

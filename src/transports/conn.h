@@ -36,24 +36,24 @@ enum conn_state {
 };
 
 enum conn_flag {
-    CONN_BLOCKED = 1 << 0,    /* the socket takes no more until it says writable */
-    CONN_BEHIND = 1 << 1,     /* served from the log, in worker->behind unless blocked */
-    CONN_GAP_IGNORE = 1 << 2, /* bare WebSocket: stays open over a gap */
-    CONN_GAP_CLOSE = 1 << 3,  /* bare WebSocket: closes with 4102 when its timer fires */
-    CONN_PINGED = 1 << 4,     /* nothing has come since the last heartbeat */
-    CONN_EOF = 1 << 5,        /* the peer has ended its side; what it asked is still answered */
-    CONN_ENDING = 1 << 6,     /* close once everything is sent */
-    CONN_ADMIN = 1 << 7,      /* came in by the admin address */
-    CONN_REFUSE = 1 << 8,     /* over the limit of connections: answers `overloaded` */
-    CONN_KEEP = 1 << 9,       /* HTTP: goes on after the response */
-    CONN_HEAD = 1 << 10,      /* HTTP: the request was HEAD, no body */
+    CONN_BLOCKED = 1 << 0,     /* the socket takes no more until it says writable */
+    CONN_BEHIND = 1 << 1,      /* served from the log, in worker->behind unless blocked */
+    CONN_GAP_IGNORE = 1 << 2,  /* bare WebSocket: stays open over a gap */
+    CONN_GAP_CLOSE = 1 << 3,   /* bare WebSocket: closes with 4102 when its timer fires */
+    CONN_PINGED = 1 << 4,      /* nothing has come since the last heartbeat */
+    CONN_EOF = 1 << 5,         /* the peer has ended its side; what it asked is still answered */
+    CONN_ENDING = 1 << 6,      /* close once everything is sent */
+    CONN_ADMIN = 1 << 7,       /* came in by the admin address */
+    CONN_REFUSE = 1 << 8,      /* over the limit of connections: answers `overloaded` */
+    CONN_KEEP = 1 << 9,        /* HTTP: goes on after the response */
+    CONN_HEAD = 1 << 10,       /* HTTP: the request was HEAD, no body */
     CONN_CLOSE_SENT = 1 << 11, /* WebSocket: the close frame is out */
-    CONN_SWEEPING = 1 << 12,  /* too far behind for the index's links */
-    CONN_DRAINING = 1 << 13,  /* has been told to come back later */
-    CONN_GREETED = 1 << 14,   /* the opening catch-up has been evaluated */
-    CONN_TOLD_DOWN = 1 << 15, /* it believes the source to be away */
-    CONN_BODY = 1 << 16,      /* HTTP: the head is complete, the body is awaited */
-    CONN_PAUSED = 1 << 17,    /* in worker->paused: too much is being published */
+    CONN_SWEEPING = 1 << 12,   /* too far behind for the index's links */
+    CONN_DRAINING = 1 << 13,   /* has been told to come back later */
+    CONN_GREETED = 1 << 14,    /* the opening catch-up has been evaluated */
+    CONN_TOLD_DOWN = 1 << 15,  /* it believes the source to be away */
+    CONN_BODY = 1 << 16,       /* HTTP: the head is complete, the body is awaited */
+    CONN_PAUSED = 1 << 17,     /* in worker->paused: too much is being published */
 };
 
 /* A GET of the history that waits until the source has said how far the channel is covered. */
@@ -81,12 +81,12 @@ struct join {
 };
 
 struct conn_more {
-    struct conn *conn;   /* whose */
-    struct buf in;       /* bytes not yet parsed */
-    struct buf out;      /* bytes to send before the next frame */
-    struct blob *tail;   /* rest of a large frame, sent before `out` */
+    struct conn *conn; /* whose */
+    struct buf in;     /* bytes not yet parsed */
+    struct buf out;    /* bytes to send before the next frame */
+    struct blob *tail; /* rest of a large frame, sent before `out` */
     size_t tail_sent;
-    struct list tails;   /* in worker->tails while there is a tail, oldest first */
+    struct list tails; /* in worker->tails while there is a tail, oldest first */
     struct ws_decoder ws;
     struct list joins;
     uint32_t n_publishes; /* in flight */
@@ -97,7 +97,7 @@ struct conn_more {
 
 struct conn {
     int fd;
-    uint32_t slot; /* in worker->conns */
+    uint32_t slot;  /* in worker->conns */
     uint32_t flags; /* enum conn_flag */
     uint8_t state, transport, format, heartbeat_s;
     uint32_t n_subs, cap_subs;
@@ -138,8 +138,8 @@ void conn_send(struct worker *w, struct conn *c, const void *data, size_t len);
 int64_t conn_write(struct worker *w, struct conn *c, struct iovec *iov, int n);
 /* Keeps the unsent rest of a cut-off frame. `shared`: where a counted copy of the whole frame is or
  * is to be kept (may be NULL: a copy of its own). */
-void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size_t len,
-                    size_t sent, struct blob **shared);
+void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size_t len, size_t sent,
+                    struct blob **shared);
 bool conn_has_unsent(const struct conn *c);
 
 /* ---- endings ---- */

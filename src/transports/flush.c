@@ -27,12 +27,6 @@ void set_behind(struct worker *w, struct conn *c, bool behind)
 
 /* ---- what is new for a connection ---- */
 
-static struct feed *sub_feed(const struct conn *c, uint32_t i)
-{
-    const struct sub *sub = c->subs[i];
-    return sub->in_feed ? sub->channel->feeds[c->format] : NULL;
-}
-
 /* Where the sub's next frame may be. */
 static uint64_t sub_cursor(const struct conn *c, const struct sub *sub)
 {
@@ -45,7 +39,7 @@ static bool arena_holds_all(const struct worker *w, const struct conn *c)
     if (control && c->cursor < control->gone)
         return false;
     for (uint32_t i = 0; i < c->n_subs; i++) {
-        const struct feed *feed = sub_feed(c, i);
+        const struct feed *feed = c->subs[i]->feed;
         if (feed && sub_cursor(c, c->subs[i]) < feed->gone)
             return false;
     }
@@ -67,7 +61,7 @@ static struct merge merge_begin(struct worker *w, const struct conn *c)
     struct merge m = { .heads = w->heads };
     merge_add(w, &m, control_feed(w, c), c->cursor);
     for (uint32_t i = 0; i < c->n_subs; i++)
-        merge_add(w, &m, sub_feed(c, i), sub_cursor(c, c->subs[i]));
+        merge_add(w, &m, c->subs[i]->feed, sub_cursor(c, c->subs[i]));
     return m;
 }
 
@@ -99,7 +93,7 @@ static void gather(struct worker *w, const struct conn *c, struct gathered *g)
 {
     *g = (struct gathered){ .upto = w->frontier, .to = w->frontier };
     struct merge m = merge_begin(w, c);
-    if (c->n_subs == 1 && m.n == 1 && m.heads[0].feed == sub_feed(c, 0)) {
+    if (c->n_subs == 1 && m.n == 1 && m.heads[0].feed == c->subs[0]->feed) {
         g->feed = m.heads[0].feed;
         g->from = sub_cursor(c, c->subs[0]);
     }
@@ -126,8 +120,9 @@ static struct gathered *gathered_for(struct worker *w, const struct conn *c)
 {
     struct gathered *g = &w->gathered;
     const struct feed *control = control_feed(w, c);
-    bool same = g->feed && c->n_subs == 1 && g->feed == sub_feed(c, 0) &&
-                g->from == sub_cursor(c, c->subs[0]) && g->upto == w->frontier && (!control || control->newest <= c->cursor);
+    bool same = g->feed && c->n_subs == 1 && g->feed == c->subs[0]->feed &&
+                g->from == sub_cursor(c, c->subs[0]) && g->upto == w->frontier &&
+                (!control || control->newest <= c->cursor);
     if (!same)
         gather(w, c, g);
     return g;
@@ -228,8 +223,9 @@ void visit(struct worker *w, struct conn *c)
 /* Up to TURN_VISITS of one walker. */
 static void walk(struct worker *w, struct walker *walker, int64_t deadline)
 {
-    struct feed *feed =
-        walker == &w->everyone ? NULL : (struct feed *)((char *)walker - offsetof(struct feed, walker));
+    struct feed *feed = walker == &w->everyone
+                            ? NULL
+                            : (struct feed *)((char *)walker - offsetof(struct feed, walker));
     for (unsigned i = 1; i <= TURN_VISITS; i++) {
         uint32_t n = feed ? feed->subs.count : w->n_conns;
         int64_t at = walker_next(walker, n);

@@ -31,7 +31,8 @@ struct frame_cache {
 /* NULL: not there. Borrowed until the next put. */
 struct cached_frame *frame_cache_get(struct frame_cache *cache, uint64_t off,
                                      enum frame_format format);
-/* Keeps a copy of the frame; of `key`, off, next, time_ms and format are taken. NULL: out of memory. Borrowed until the next put. */
+/* Keeps a copy of the frame; of `key`, off, next, time_ms and format are taken. NULL: out of
+ * memory. Borrowed until the next put. */
 struct cached_frame *frame_cache_put(struct frame_cache *cache, const struct cached_frame *key,
                                      const void *data, size_t len);
 const uint8_t *frame_cache_bytes(const struct frame_cache *cache, const struct cached_frame *f);

@@ -33,7 +33,6 @@ static int page_gap(struct worker *w, struct page *page, struct log_record *reco
     return 0;
 }
 
-
 void history_cancel(struct worker *w, struct conn *c)
 {
     struct history_request *history = c->more ? c->more->history : NULL;
@@ -61,7 +60,9 @@ void history_begin(struct worker *w, struct conn *c, const struct params *params
         .channel = channel,
         .since = params->has_since ? params->since : (struct since){ .kind = SINCE_OLDEST },
         .last = params->last,
-        .limit = params->limit ? params->limit : params->last ? params->last : LIMIT_DEFAULT,
+        .limit = params->limit  ? params->limit
+                 : params->last ? params->last
+                                : LIMIT_DEFAULT,
     };
     c->more->history = history;
     c->state = CONN_WAIT;
@@ -201,8 +202,7 @@ void http_answer_history(struct worker *w, struct conn *c)
         if (r == -ESTALE) /* overtaken while reading: the rest is for the next request */
             resume = (struct resume){ cut, REASON_LAPPED, resume.from, cut };
     }
-    char id[POSITION_TEXT_MAX];
-    position_write(id, w->log, NULL, r == -ESTALE ? cut : page.next);
+    const char *id = worker_place(w, r == -ESTALE ? cut : page.next);
     if (!resume.reason)
         resume = page.gap;
     buf_printf(&body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", id, page.more ? "true" : "false");

@@ -5,16 +5,17 @@
 #include "text.h"
 #include "turn.h"
 
+#include <errno.h>
+#include <fanwire.h>
 #include <stdio.h>
 #include <string.h>
-#include <fanwire.h>
 #include <strings.h>
 #include <time.h>
 
 #define BODY_MAX (1u << 20)
 
-#define REQUESTS_MAX   16         /* of one connection per turn */
-#define BODIES_MAX     (64u << 20) /* of all connections together */
+#define REQUESTS_MAX 16          /* of one connection per turn */
+#define BODIES_MAX   (64u << 20) /* of all connections together */
 
 /* ---- answering ---- */
 
@@ -43,8 +44,8 @@ void http_respond(struct worker *w, struct conn *c, unsigned status, const char 
         buf_printf(out, "Content-Type: %s\r\n", type);
     if (status != 204)
         buf_printf(out, "Content-Length: %zu\r\n", len);
-    buf_printf(out, "%sX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s\r\n", fields,
-               keep ? "" : "Connection: close\r\n");
+    buf_printf(out, "%sX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s\r\n",
+               fields, keep ? "" : "Connection: close\r\n");
     if (!(c->flags & CONN_HEAD) && len)
         buf_append(out, body, len);
     if (out->failed) {
@@ -64,7 +65,8 @@ void http_problem(struct worker *w, struct conn *c, enum error_code code, const 
     const char *kept = c->more ? c->more->fields : "";
     bool later = code == CODE_OVERLOADED || code == CODE_SOURCE_DOWN || code == CODE_RESTART;
     (void)snprintf(fields, sizeof(fields), "%s%s", kept, later ? "Retry-After: 2\r\n" : "");
-    http_respond(w, c, code_status(code), "application/problem+json", fields, body->data, body->len);
+    http_respond(w, c, code_status(code), "application/problem+json", fields, body->data,
+                 body->len);
 }
 
 void http_answered(struct worker *w, struct conn *c)
@@ -92,10 +94,14 @@ void http_answered(struct worker *w, struct conn *c)
 /* A head that can't be understood: no way to tell where the next would begin. */
 static void bad_head(struct worker *w, struct conn *c, unsigned status, const char *detail)
 {
-    count(&w->counters->rejected[CODE_BAD_REQUEST], 1);
+    bool large = status == 413 || status == 414 || status == 431;
+    enum error_code code = large           ? CODE_TOO_LARGE
+                           : status == 501 ? CODE_NOT_SUPPORTED
+                                           : CODE_BAD_REQUEST;
+    count(&w->counters->rejected[code], 1);
     struct buf *body = &w->text;
     buf_clear(body);
-    problem_body(body, CODE_BAD_REQUEST, status, detail ? detail : http_status_text(status));
+    problem_body(body, code, status, detail ? detail : http_status_text(status));
     c->flags &= ~(uint32_t)(CONN_KEEP | CONN_HEAD);
     http_respond(w, c, status, "application/problem+json", "", body->data, body->len);
     http_answered(w, c);
@@ -255,8 +261,9 @@ static void ws_request(struct worker *w, struct conn *c, const struct http_reque
     enum error_code later = no_room(w, c);
     bool json;
     if (later) {
-        http_problem(w, c, later, later == CODE_RESTART ? "restarting; try again"
-                                                        : "too many connections; try again");
+        http_problem(w, c, later,
+                     later == CODE_RESTART ? "restarting; try again"
+                                           : "too many connections; try again");
         http_answered(w, c);
         return;
     }
@@ -300,8 +307,8 @@ static bool needs_no_params(struct worker *w, struct conn *c, const struct http_
 {
     char detail[512];
     struct params params;
-    enum error_code code = params_parse(&params, PARAMS_NONE, request, (struct slice){ 0 }, 1,
-                                        detail, sizeof(detail));
+    enum error_code code =
+        params_parse(&params, PARAMS_NONE, request, (struct slice){ 0 }, 1, detail, sizeof(detail));
     params_done(&params);
     if (code)
         http_problem(w, c, code, detail);
@@ -327,9 +334,9 @@ static bool publish_checks(struct worker *w, struct conn *c, const struct http_r
     int64_t len = rest.len - 1 > 3 * FW_CHANNEL_MAX
                       ? -1
                       : percent_decode(channel, rest.data + 1, rest.len - 1, false);
-    enum error_code code = len < 0 ? CODE_BAD_CHANNEL
-                                   : check_channel(w, channel, (size_t)len, true, detail,
-                                                   sizeof(detail));
+    enum error_code code =
+        len < 0 ? CODE_BAD_CHANNEL
+                : check_channel(w, channel, (size_t)len, true, detail, sizeof(detail));
     if (code) {
         http_problem(w, c, code, len < 0 ? "malformed or over-long channel name" : detail);
         return false;
@@ -375,8 +382,8 @@ static void history_request(struct worker *w, struct conn *c, const struct http_
 {
     char detail[512];
     struct params params;
-    enum error_code code = params_parse(&params, PARAMS_HISTORY, request, rest, 1, detail,
-                                        sizeof(detail));
+    enum error_code code =
+        params_parse(&params, PARAMS_HISTORY, request, rest, 1, detail, sizeof(detail));
     if (code == CODE_OK)
         code = check_channels(w, &params, detail, sizeof(detail));
     if (code == CODE_OK) {
@@ -431,9 +438,8 @@ static bool method_is(struct worker *w, struct conn *c, const struct http_reques
     bool get = request->method == HTTP_GET || request->method == HTTP_HEAD;
     if (post ? request->method == HTTP_POST : get)
         return true;
-    (void)snprintf(c->more->fields + strlen(c->more->fields),
-                   FIELDS_MAX - strlen(c->more->fields), "Allow: %s\r\n",
-                   post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
+    (void)snprintf(c->more->fields + strlen(c->more->fields), FIELDS_MAX - strlen(c->more->fields),
+                   "Allow: %s\r\n", post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
     refuse(w, c, CODE_METHOD_NOT_ALLOWED, post ? "use POST" : "use GET");
     return false;
 }
@@ -508,18 +514,18 @@ static bool body_welcome(struct worker *w, struct conn *c, const struct http_req
                      strip_base(w, &path) && route_is(path, "/publish", &rest);
     allow_origin(w, c, request);
     c->flags &= ~(uint32_t)CONN_KEEP; /* what follows a refused body can't be told from it */
+    bool welcome = false;
     if (!publishes)
         http_problem(w, c, CODE_TOO_LARGE, "no body is taken here");
     else if (!origin_allowed(w, request))
         http_problem(w, c, CODE_ORIGIN_FORBIDDEN, "start the server with --origin");
-    else if (!publish_checks(w, c, request, rest, channel, &channel_len))
-        (void)channel;
     else if (w->body_bytes + request->content_length > BODIES_MAX)
         http_problem(w, c, CODE_OVERLOADED, "too much is being published; try again");
     else
-        return true;
-    http_answered(w, c);
-    return false;
+        welcome = publish_checks(w, c, request, rest, channel, &channel_len);
+    if (!welcome)
+        http_answered(w, c);
+    return welcome;
 }
 
 /* Is the body complete? Answers what can't be; *ret_len: of the body. */
@@ -572,6 +578,20 @@ static size_t take_request(struct worker *w, struct conn *c, const char *data, s
     return (size_t)head + body;
 }
 
+/* What was not taken goes back to `in`; without a copy when that is all of it. 0 or -ENOMEM. */
+static int keep_rest(struct conn *c, struct buf *bytes, size_t at)
+{
+    struct conn_more *more = conn_more(c);
+    if (!more)
+        return -ENOMEM;
+    if (at > 0)
+        return buf_append(&more->in, bytes->data + at, bytes->len - at);
+    buf_done(&more->in);
+    more->in = *bytes;
+    *bytes = (struct buf){ 0 };
+    return 0;
+}
+
 void http_readable(struct worker *w, struct conn *c)
 {
     /* Requests point into the bytes, and answering may give `more` back: they are taken out. */
@@ -585,16 +605,8 @@ void http_readable(struct worker *w, struct conn *c)
         at += used;
     }
     bool left = at < bytes.len && c->state != CONN_DEAD && c->state != CONN_CLOSING;
-    struct conn_more *more = left ? conn_more(c) : NULL;
-    if (left && !more) {
+    if (left && keep_rest(c, &bytes, at) < 0)
         conn_kill(w, c, 1011);
-    } else if (left && at == 0) {
-        buf_done(&more->in);
-        more->in = bytes; /* nothing taken: no copy */
-        bytes = (struct buf){ 0 };
-    } else if (left && buf_append(&more->in, bytes.data + at, bytes.len - at) < 0) {
-        conn_kill(w, c, 1011);
-    }
     buf_done(&bytes);
     if (left && used && c->state == CONN_HTTP && !list_linked(&c->readable))
         list_push(&w->readable, &c->readable); /* the rest in the next turn */

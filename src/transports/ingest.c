@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SLICE_EVENTS 4096
-#define SLICE_BYTES  (1u << 20)
-#define SLICE_US     500
+#define SLICE_EVENTS  4096
+#define SLICE_BYTES   (1u << 20)
+#define SLICE_US      500
 #define GAP_SPREAD_MS 3000 /* bare sockets close over this time when a gap strikes all of them */
 
 bool ingest_pending(const struct worker *w)
@@ -45,8 +45,7 @@ static int encode_gap(struct worker *w, struct buf *out, enum frame_format forma
     position_write(before, w->log, NULL, record->next);
     struct buf *json = &w->text;
     buf_clear(json);
-    json_gap(json, record->channel, record->channel_len, whole_to ? after : NULL, before,
-             reason);
+    json_gap(json, record->channel, record->channel_len, whole_to ? after : NULL, before, reason);
     return frame_control(out, format, "gap", (const char *)json->data, json->len);
 }
 
@@ -112,9 +111,9 @@ static void add_frame(struct worker *w, struct feed *feed, const struct log_reco
         .feed = feed,
         .time_ms = (int64_t)record->time_ms,
         .len = (uint32_t)w->encode.len,
-        .state = record->kind == RECORD_DOWN ? STATE_DOWN :
-                 record->kind == RECORD_UP   ? STATE_UP :
-                                               STATE_NONE,
+        .state = record->kind == RECORD_DOWN ? STATE_DOWN
+                 : record->kind == RECORD_UP ? STATE_UP
+                                             : STATE_NONE,
     };
     (void)feed_add(&w->arena, feed, &frame, w->encode.data); /* on failure read from the log */
 }

@@ -11,11 +11,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPT_MAX   64
-#define READS_MAX    256
-#define READ_SIZE    (16u << 10)
-#define UNREAD_MAX   (64u << 10) /* unsent bytes from which nothing more is read */
-#define OVER_LIMIT   64          /* connections above the limit that still get a polite answer */
+#define ACCEPT_MAX 64
+#define READS_MAX  256
+#define READ_SIZE  (16u << 10)
+#define UNREAD_MAX (64u << 10) /* unsent bytes from which nothing more is read */
+#define OVER_LIMIT 64          /* connections above the limit that still get a polite answer */
 
 static const char overloaded[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n"
                                  "Content-Length: 0\r\nConnection: close\r\n\r\n";

@@ -25,9 +25,8 @@ struct parsing {
     char *names; /* free space for decoded names, each with its NUL */
 };
 
-__attribute__((format(printf, 3, 4))) static enum error_code fail(struct parsing *p,
-                                                                  enum error_code code,
-                                                                  const char *format, ...)
+__attribute__((format(printf, 3, 4))) static enum error_code
+fail(struct parsing *p, enum error_code code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -43,6 +42,7 @@ static enum error_code add_channel(struct parsing *p, const char *name, size_t l
         return fail(p, CODE_BAD_CHANNEL,
                     "a channel's name is 1 to 255 bytes of UTF-8 without control characters");
     for (size_t i = 0; i < params->n_channels; i++) {
+        // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): n_channels of them are filled in
         if (params->channels[i].len == len && memcmp(params->channels[i].name, name, len) == 0)
             return CODE_OK; /* twice the same is once */
     }
@@ -94,8 +94,9 @@ static enum error_code parse_one(struct parsing *p, struct slice name, struct sl
     bool reads = stream || p->what == PARAMS_HISTORY;
     if (stream && is(name, "channel")) {
         if (params->path_form)
-            return fail(p, CODE_BAD_REQUEST, "the channel is in the path already; for several use "
-                                             "the query form without one");
+            return fail(p, CODE_BAD_REQUEST,
+                        "the channel is in the path already; for several use "
+                        "the query form without one");
         return add_channel(p, value.data, value.len);
     }
     if (reads && is(name, "since"))
@@ -148,8 +149,8 @@ static enum error_code check_together(struct parsing *p, const struct http_reque
 {
     struct params *params = p->params;
     if (request->last_event_id.len && p->what == PARAMS_SSE) {
-        if (since_parse(request->last_event_id.data, request->last_event_id.len,
-                        &params->since) < 0)
+        if (since_parse(request->last_event_id.data, request->last_event_id.len, &params->since) <
+            0)
             return fail(p, CODE_BAD_POSITION, "Last-Event-ID is not a position");
         params->has_since = true;
     }
@@ -158,7 +159,8 @@ static enum error_code check_together(struct parsing *p, const struct http_reque
     if ((uint64_t)params->last * params->n_channels > LAST_SUM_MAX)
         return fail(p, CODE_BAD_REQUEST, "last × channels is at most %d", LAST_SUM_MAX);
     if (p->what == PARAMS_SSE && params->n_channels == 0)
-        return fail(p, CODE_BAD_CHANNEL, "name a channel: /sse/CHANNEL or /sse?channel=A&channel=B");
+        return fail(p, CODE_BAD_CHANNEL,
+                    "name a channel: /sse/CHANNEL or /sse?channel=A&channel=B");
     if (p->what == PARAMS_HISTORY && params->n_channels == 0)
         return fail(p, CODE_BAD_CHANNEL, "name a channel: /history/CHANNEL");
     return CODE_OK;
@@ -172,7 +174,7 @@ enum error_code params_parse(struct params *ret, enum params_for what,
     /* A name needs at least "&channel=": that many can be in the query at most. */
     size_t bytes = rest.len + request->query.len + 2;
     size_t slots = bytes / 9 + 2;
-    ret->memory = malloc(slots * sizeof(struct channel_name) + 3 * bytes + slots);
+    ret->memory = calloc(1, slots * sizeof(struct channel_name) + 3 * bytes + slots);
     if (!ret->memory) {
         (void)snprintf(detail, size, "out of memory");
         return CODE_OVERLOADED;

@@ -19,8 +19,8 @@ struct channel_name {
 };
 
 struct params {
-    bool path_form;                 /* one channel, from the path */
-    struct channel_name *channels;  /* into `memory` */
+    bool path_form;                /* one channel, from the path */
+    struct channel_name *channels; /* into `memory` */
     size_t n_channels;
     struct since since;
     bool has_since;

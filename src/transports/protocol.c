@@ -17,7 +17,7 @@ struct request {
     struct conn *c;
     const char *text; /* the whole message */
     size_t len;
-    json_t *json; /* all numbers as reals: an integer beyond 64 bits is legal in "data" */
+    json_t *json;          /* all numbers as reals: an integer beyond 64 bits is legal in "data" */
     char ref[REF_MAX + 8]; /* raw JSON, "" if none */
 };
 
@@ -88,8 +88,8 @@ static const char *take_channel(struct request *r, bool write, size_t *ret_len)
         return NULL;
     }
     *ret_len = json_string_length(channel);
-    enum error_code code = check_channel(r->w, json_string_value(channel), *ret_len, write, detail,
-                                         sizeof(detail));
+    enum error_code code =
+        check_channel(r->w, json_string_value(channel), *ret_len, write, detail, sizeof(detail));
     if (code == CODE_OK)
         return json_string_value(channel);
     answer_error(r, code, detail);
@@ -179,8 +179,7 @@ static char *take_payload(struct request *r, size_t *ret_len)
     }
     if (data) { /* verbatim: it is the client's text, not ours to rewrite */
         const char *raw;
-        if (json_member(r->text, r->len, "data", &raw, ret_len) &&
-            (payload = malloc(*ret_len + 1)))
+        if (json_member(r->text, r->len, "data", &raw, ret_len) && (payload = malloc(*ret_len + 1)))
             memcpy(payload, raw, *ret_len);
     } else {
         json_t *value = text ? text : base64;
@@ -236,8 +235,9 @@ static const struct {
     const char *type;
     void (*handle)(struct request *r);
 } requests[] = {
-    { "subscribe", on_subscribe }, { "unsubscribe", on_unsubscribe }, { "publish", on_publish },
-    { "ping", on_ping },           { "auth", on_auth },
+    { "subscribe", on_subscribe }, { "unsubscribe", on_unsubscribe },
+    { "publish", on_publish },     { "ping", on_ping },
+    { "auth", on_auth },
 };
 
 static void handle(struct request *r)
@@ -253,8 +253,7 @@ static void handle(struct request *r)
             return;
         }
     }
-    answer_error(r, CODE_BAD_REQUEST,
-                 "\"type\" is subscribe, unsubscribe, publish, ping or auth");
+    answer_error(r, CODE_BAD_REQUEST, "\"type\" is subscribe, unsubscribe, publish, ping or auth");
 }
 
 void protocol_message(struct worker *w, struct conn *c, const uint8_t *data, size_t len)
@@ -262,9 +261,9 @@ void protocol_message(struct worker *w, struct conn *c, const uint8_t *data, siz
     json_error_t error;
     struct request r = { .w = w, .c = c, .text = (const char *)data, .len = len };
     if (json_valid(data, len, NULL)) /* stricter than jansson, which stops at a NUL */
-        r.json = json_loadb(r.text, len,
-                            JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
-                            &error);
+        r.json =
+            json_loadb(r.text, len,
+                       JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
     if (!json_is_object(r.json)) {
         /* Half a conversation can't be trusted: the client is broken, not unlucky. */
         conn_refuse(w, c, CODE_BAD_REQUEST, "not a JSON object");

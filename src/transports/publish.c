@@ -96,7 +96,8 @@ int publish(struct worker *w, struct conn *c, const char *channel, size_t channe
     if (r == -EAGAIN)
         list_push(&w->unsent, &p->unsent);
     else if (r < 0)
-        answer(w, p, CODE_SOURCE_DOWN, "the source process is restarting; nothing was stored", NULL);
+        answer(w, p, CODE_SOURCE_DOWN, "the source process is restarting; nothing was stored",
+               NULL);
     return 0;
 }
 

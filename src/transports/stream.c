@@ -9,12 +9,12 @@
 #define BODY_MS         60000
 #define WAIT_MS         60000 /* for an answer of the source process */
 #define HISTORY_WAIT_MS 2000
-#define CLOSE_MS        5000  /* for the peer's end after ours */
+#define CLOSE_MS        5000 /* for the peer's end after ours */
 
 void client_name(const struct worker *w, const struct conn *c, char out[24])
 {
-    (void)snprintf(out, 24, "%x%xw%llx", (unsigned)(log_epoch(w->log) & 0xfff),
-                   w->options->index, (unsigned long long)c->id);
+    (void)snprintf(out, 24, "%x%xw%llx", (unsigned)(log_epoch(w->log) & 0xfff), w->options->index,
+                   (unsigned long long)c->id);
 }
 
 void send_control(struct worker *w, struct conn *c, const char *name, const struct buf *json)
@@ -25,6 +25,14 @@ void send_control(struct worker *w, struct conn *c, const char *name, const stru
     buf_clear(out);
     if (frame_control(out, c->format, name, (const char *)json->data, json->len) == 0)
         conn_send(w, c, out->data, out->len);
+}
+
+const char *worker_place(struct worker *w, uint64_t off)
+{
+    if (w->place.off != off || !off)
+        (void)position_write_place(w->place.id, w->log, off);
+    w->place.off = off;
+    return w->place.id;
 }
 
 void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
@@ -146,7 +154,8 @@ static void heartbeat(struct worker *w, struct conn *c)
     visit(w, c);
     if (c->state != CONN_STREAM && c->state != CONN_ECHO)
         return;
-    int64_t quiet = (int64_t)c->heartbeat_s * 875 - WHEEL_TICK_MS; /* as early as the timer may fire */
+    int64_t quiet =
+        (int64_t)c->heartbeat_s * 875 - WHEEL_TICK_MS; /* as early as the timer may fire */
     bool ws = c->transport == TRANSPORT_WS;
     bool unread = list_linked(&c->readable); /* a pong may be among what was not read yet */
     bool silent = ws && !unread && w->now_ms - c->last_in_ms >= quiet;
@@ -156,8 +165,7 @@ static void heartbeat(struct worker *w, struct conn *c)
     }
     bool idle = w->now_ms - c->last_out_ms >= quiet;
     if (idle || silent) {
-        char id[POSITION_TEXT_MAX];
-        position_write(id, w->log, NULL, c->cursor);
+        const char *id = worker_place(w, c->cursor);
         struct buf *out = &w->response;
         buf_clear(out);
         /* Somebody behind is complete up to its cursor; before the source has answered nobody knows

@@ -9,6 +9,7 @@
 #include "http.h"
 #include "loop.h"
 #include "params.h"
+#include "position.h"
 #include "reader.h"
 #include "wheel.h"
 #include "worker.h"
@@ -30,7 +31,7 @@ struct gathered {
     size_t bytes;
     uint32_t n_frames;
     uint8_t state; /* the last enum frame_state among them */
-    uint64_t to; /* the cursor when all of it is sent */
+    uint64_t to;   /* the cursor when all of it is sent */
     int64_t oldest_ms;
 };
 
@@ -56,13 +57,17 @@ struct worker {
 
     /* the log and the source process */
     uint64_t frontier;
+    struct {
+        uint64_t off;
+        char id[POSITION_TEXT_MAX];
+    } place; /* the last worker_place(): those who are live all ask for the same */
     struct reader *reader;
-    int event_fd;                  /* as registered with the loop; -1 until greeted */
-    int64_t reconnect_ms;          /* when to try the inbox again */
-    struct list tell;              /* channels whose interest is to be told */
-    bool log_down;                 /* the source's state in the log, at the frontier */
-    bool hung;                     /* the source process's beat has stopped */
-    bool down;                     /* log_down || hung: what streams are told */
+    int event_fd;         /* as registered with the loop; -1 until greeted */
+    int64_t reconnect_ms; /* when to try the inbox again */
+    struct list tell;     /* channels whose interest is to be told */
+    bool log_down;        /* the source's state in the log, at the frontier */
+    bool hung;            /* the source process's beat has stopped */
+    bool down;            /* log_down || hung: what streams are told */
     enum gap_reason down_reason;
     char kind[32], mode[32];
     bool durable;
@@ -110,7 +115,7 @@ struct worker {
 };
 
 /* ---- ingest.c: from the log into the arena ---- */
-void ingest(struct worker *w);              /* one slice */
+void ingest(struct worker *w); /* one slice */
 bool ingest_pending(const struct worker *w);
 /* Copies body into w->body (grown as needed). 1, 0 lapped, -ENOMEM. */
 int read_body(struct worker *w, struct log_record *record);
@@ -134,28 +139,38 @@ void observe_delivery(struct worker *w, const struct conn *c, uint32_t frames, s
 void catch_up(struct worker *w, int64_t budget_us);
 void catch_up_done(struct worker *w);
 
-/* ---- subscribe.c ---- */
+/* ---- wanted.c ---- */
 struct channel *channel_acquire(struct worker *w, const char *name, size_t len);
 void channel_release(struct worker *w, struct channel *channel);
-/* Begins a subscription. 0, -EEXIST, -EMFILE (too many channels), -ENOMEM. */
-int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
-              const struct since *since, uint32_t last, const char *ref);
-/* 0 or -ENOENT. */
-int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len);
-void unsubscribe_all(struct worker *w, struct conn *c);
-/* Evaluates what waits on this connection after a channel became ready or refused. */
-void joins_advance(struct worker *w, struct conn *c);
-struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut);
-void resolve(struct worker *w, int64_t budget_us); /* whose channels the source has answered */
-void settle(struct worker *w, int64_t budget_us);  /* tells `ready` where it is due */
-void joins_free(struct worker *w, struct conn *c);
-void join_free(struct worker *w, struct join *join);
-void join_replayed(struct worker *w, struct join *join);
+bool channel_named(const void *channel, const void *name, size_t len);
 void tell_source(struct worker *w); /* interests that the inbox did not take yet */
 void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from, uint64_t ready_at);
 void on_refused(void *worker, const char *name, size_t len, enum error_code code,
                 const char *message);
 void channels_forget_source(struct worker *w); /* the source process is gone: ask the next one */
+void resolve(struct worker *w, int64_t budget_us); /* those whose channels were answered get on */
+
+/* ---- subscribe.c ---- */
+/* Begins a subscription; joins_advance() takes it further. 0, -EEXIST, -EMFILE (too many channels),
+ * -ENOMEM. */
+int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
+              const struct since *since, uint32_t last, const char *ref);
+/* 0 or -ENOENT. */
+int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len);
+void unsubscribe_all(struct worker *w, struct conn *c);
+int sub_enter(struct worker *w, struct sub *sub);    /* from waiting into its feed; 0 or -ENOMEM */
+void sub_refused(struct worker *w, struct sub *sub); /* tells it, and ends it */
+void sub_free(struct worker *w, struct sub *sub);
+
+/* ---- join.c ---- */
+/* Evaluates what waits on this connection, as far as its channels have been answered. */
+void joins_advance(struct worker *w, struct conn *c);
+void join_replayed(struct worker *w, struct join *join);
+void joins_free(struct worker *w, struct conn *c);
+void join_free(struct worker *w, struct join *join);
+/* The newest gap of the whole source at or after the position, before `cut`. */
+struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut);
+void settle(struct worker *w, int64_t budget_us); /* tells `ready` where it is due */
 /* Announces to one connection; nothing for bare WebSockets but what ends them. */
 void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
               uint64_t before, enum gap_reason reason);
@@ -171,7 +186,7 @@ bool publish_full(const struct worker *w); /* publishers are not read until it i
 void publish_resend(struct worker *w);     /* what the inbox did not take yet */
 void on_published(void *worker, uint64_t request, enum error_code code, const char *message,
                   const char *id);
-void publishes_fail(struct worker *w); /* the source process is gone */
+void publishes_fail(struct worker *w);                   /* the source process is gone */
 void publishes_forget(struct worker *w, struct conn *c); /* the connection is gone */
 void publish_done(struct worker *w);
 
@@ -207,6 +222,8 @@ void ws_published(struct worker *w, struct conn *c, enum error_code code, const 
 void protocol_message(struct worker *w, struct conn *c, const uint8_t *data, size_t len);
 
 /* ---- stream.c ---- */
+/* "Complete up to `off`", as an id; borrowed until the next call. */
+const char *worker_place(struct worker *w, uint64_t off);
 /* Turns the connection into a stream of this format and greets; subscriptions follow. */
 void stream_begin(struct worker *w, struct conn *c, enum transport transport,
                   enum frame_format format, unsigned heartbeat_s);

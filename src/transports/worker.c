@@ -2,8 +2,8 @@
  *
  * A turn: wait for events (not at all while work is left); take note of edges; read what is
  * readable in slices; take in a slice of the log; flush it to live connections; give those behind
- * their guaranteed share; timers; free what was closed; sleep only by the log's protocol. Never more
- * than about 4 ms between two looks at the poller. */
+ * their guaranteed share; timers; free what was closed; sleep only by the log's protocol. Never
+ * more than about 4 ms between two looks at the poller. */
 #include "worker.h"
 
 #include "clock.h"
@@ -21,13 +21,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define READ_US      1000
-#define FLUSH_US     2000
-#define CATCH_UP_US  1000
-#define SETTLE_US    500
-#define TIMERS_US    500
-#define RESERVED_FDS 32 /* listeners, inbox, eventfd, … and a margin */
-#define DRAIN_GRACE_MS 5000
+#define READ_US           1000
+#define FLUSH_US          2000
+#define CATCH_UP_US       1000
+#define SETTLE_US         500
+#define TIMERS_US         500
+#define RESERVED_FDS      32 /* listeners, inbox, eventfd, … and a margin */
+#define DRAIN_GRACE_MS    5000
 #define RECONNECT_POLL_MS 20
 
 /* ---- set-up ---- */

@@ -16,17 +16,17 @@
 
 struct worker_options {
     const struct settings *settings;
-    struct log *log;                      /* read-only mapping */
-    struct sockaddr_un inbox;             /* the source process's inbox */
+    struct log *log;          /* read-only mapping */
+    struct sockaddr_un inbox; /* the source process's inbox */
     socklen_t inbox_len;
-    int listeners[WORKER_LISTENERS_MAX];  /* public addresses */
+    int listeners[WORKER_LISTENERS_MAX]; /* public addresses */
     size_t n_listeners;
-    int admin_fd;                         /* shared listener, -1 = off */
-    int life_fd;                          /* end of file = the supervisor is gone: leave */
-    struct counters *counters;            /* this process's page */
-    struct counters *all;                 /* every process's pages, n_all × COUNTERS_SIZE bytes apart */
+    int admin_fd;              /* shared listener, -1 = off */
+    int life_fd;               /* end of file = the supervisor is gone: leave */
+    struct counters *counters; /* this process's page */
+    struct counters *all;      /* every process's pages, n_all × COUNTERS_SIZE bytes apart */
     size_t n_all;
-    unsigned index;                       /* 1-based */
+    unsigned index; /* 1-based */
 };
 
 /* Runs until drained, told to end or the supervisor is gone. SIGTERM is only a hint (a terminal and

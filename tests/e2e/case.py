@@ -60,6 +60,12 @@ class Test:
         self._cleanups = []
         self._directory = None
 
+    @property
+    def sanitized(self):
+        """Built with AddressSanitizer: what it says of memory is not the program's."""
+        with open(self.binary, "rb") as f:
+            return b"__asan_init" in f.read()
+
     def cleanup(self, function):
         """Calls function() after the test, last added first, also when the test fails."""
         self._cleanups.append(function)

@@ -8,6 +8,7 @@ import time
 from case import case, equal, eventually
 from publisher import publish_many
 from server import alive
+from web import Raw
 
 
 class Steady:
@@ -183,14 +184,10 @@ def test_a_worker_hangs(t):
     holders = dict(zip(members, server.worker_of([m.socket for m in members])))
     hung = server.workers()[2]
     well = [m for m in members if holders[m] != hung]
-    address = ("127.0.0.1", server.address[1])
-    with_well = None
-    # A publisher's connection that the well worker has.
-    while with_well is None:
-        from web import Raw
-        raw = Raw(address)
-        if server.worker_of([raw.socket])[0] != hung:
-            with_well = raw
+    with_well = Raw(server.address)  # a publisher that the well worker has
+    while eventually(lambda: server.worker_of([with_well.socket])[0]) == hung:
+        with_well.socket.close()
+        with_well = Raw(server.address)
     t.cleanup(with_well.socket.close)
     os.kill(hung, signal.SIGSTOP)
     slowest = 0

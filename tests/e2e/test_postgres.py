@@ -190,7 +190,7 @@ def test_password_is_not_to_be_seen(t):
                     assert b"s3cr3t" not in f.read(), "%s of %d" % (file, pid)
         # The workers, which talk to strangers, do not even have it in memory.
         for pid in server.workers().values():
-            assert not memory_has(pid, b"s3cr3t"), "in a worker's memory"
+            assert t.sanitized or not memory_has(pid, b"s3cr3t"), "in a worker's memory"
         titles = sorted(server.titles().values())
         equal(titles, ["fanwire: source postgres", "fanwire: worker 1", "fanwire: worker 2"])
     wrong = t.server(url.replace("s3cr3t", "wr0ng"), workers=1, up=False)

@@ -162,10 +162,8 @@ static void test_sub_set(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frames_come_back),
-        cmocka_unit_test(test_eviction),
-        cmocka_unit_test(test_frame_table_wraps),
-        cmocka_unit_test(test_walker_misses_nobody),
+        cmocka_unit_test(test_frames_come_back),  cmocka_unit_test(test_eviction),
+        cmocka_unit_test(test_frame_table_wraps), cmocka_unit_test(test_walker_misses_nobody),
         cmocka_unit_test(test_sub_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
