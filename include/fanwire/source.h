@@ -2,8 +2,8 @@
  *
  * A source is single-threaded: every call in either direction happens on the hub's loop, except
  * fw_waker_wake(). A source never blocks, never resolves names itself, never appends before
- * fw_host_opened() (but for the history of a durable one), and reports `ready` only after the backend
- * has confirmed the subscription. */
+ * fw_host_opened() (but for the history of a durable one), and reports `ready` only after the
+ * backend has confirmed the subscription. */
 #ifndef FANWIRE_SOURCE_H
 #define FANWIRE_SOURCE_H
 
@@ -19,15 +19,15 @@ struct fw_source; /* the source's own object, opaque to the hub */
 
 /* What a source declares (fw_source_class.traits). */
 enum fw_source_trait {
-    FW_SOURCE_DURABLE = 1,  /* positions survive reconnection: the source resumes, no gap follows */
-    FW_SOURCE_ORDERED = 2,  /* positions rise with the log; otherwise they are local to the log */
+    FW_SOURCE_DURABLE = 1, /* positions survive reconnection: the source resumes, no gap follows */
+    FW_SOURCE_ORDERED = 2, /* positions rise with the log; otherwise they are local to the log */
     FW_SOURCE_ON_DEMAND = 4, /* must be told channels: subscribe/unsubscribe are called */
-    FW_SOURCE_PATTERNS = 8, /* can subscribe to patterns */
+    FW_SOURCE_PATTERNS = 8,  /* can subscribe to patterns */
 };
 
 /* A publish on its way to the backend. Borrowed during the call. */
 struct fw_publish {
-    uint64_t request; /* given back in fw_host_published() */
+    uint64_t request;                 /* given back in fw_host_published() */
     const char *channel, *key, *from; /* key and from: NULL if none; NUL-terminated */
     size_t channel_len;
     const void *data;
@@ -40,10 +40,10 @@ struct fw_source_event {
     size_t channel_len;
     const void *data;
     size_t len;
-    int64_t time_ms;    /* 0: now */
-    uint64_t pos[2];    /* FW_SOURCE_ORDERED only */
-    uint64_t xid;       /* the transaction, 0 = none */
-    bool history;       /* re-read at start, not to be delivered live */
+    int64_t time_ms; /* 0: now */
+    uint64_t pos[2]; /* FW_SOURCE_ORDERED only */
+    uint64_t xid;    /* the transaction, 0 = none */
+    bool history;    /* re-read at start, not to be delivered live */
 };
 
 /* The vtable. All functions run on the hub's loop and must not block. */
@@ -84,8 +84,8 @@ FW_API void fw_host_hears_all(struct fw_host *host);
 /* The backend has confirmed the channel: from now on nothing of it is missed. */
 FW_API void fw_host_ready(struct fw_host *host, const char *channel, size_t len);
 /* The backend refuses the channel for good; `code` is one of docs/protocol.md's, static. */
-FW_API void fw_host_refused(struct fw_host *host, const char *channel, size_t len,
-                            const char *code, const char *message);
+FW_API void fw_host_refused(struct fw_host *host, const char *channel, size_t len, const char *code,
+                            const char *message);
 /* The stream broke or never came up. The source has dropped its connection; the hub says `down`
  * and calls open() again after a back-off. `reason` is static (connection-lost, restart, …). */
 FW_API void fw_host_lost(struct fw_host *host, const char *reason, const char *message);
@@ -94,19 +94,18 @@ FW_API void fw_host_ended(struct fw_host *host);
 /* Appends an event to the log. Returns 0; too large an event becomes a gap of its channel. Events
  * without a valid channel name are counted and dropped with -EINVAL. */
 FW_API int fw_host_append(struct fw_host *host, const struct fw_source_event *event);
-/* Bytes of channel, key, from and payload together that an event may have here. A source that cannot
- * hold a larger one passes its length with data = NULL: it becomes the gap. */
+/* Bytes of channel, key, from and payload together that an event may have here. A source that
+ * cannot hold a larger one passes its length with data = NULL: it becomes the gap. */
 FW_API size_t fw_host_event_max(struct fw_host *host);
 /* Answers a publish. The message of a "source-down" begins with "may have been stored" when the
- * event may have reached the backend, with "not stored" otherwise: a caller repeats only the latter.
- * `code` NULL = accepted, else docs/protocol.md's, static; `id` may be NULL.
- * Local sources whose publish is an append answer right after fw_host_append() and pass
- * fw_host_last_id(). */
+ * event may have reached the backend, with "not stored" otherwise: a caller repeats only the
+ * latter. `code` NULL = accepted, else docs/protocol.md's, static; `id` may be NULL. Local sources
+ * whose publish is an append answer right after fw_host_append() and pass fw_host_last_id(). */
 FW_API void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
                               const char *message, const char *id);
 FW_API const char *fw_host_last_id(struct fw_host *host); /* of the last append; borrowed */
-/* The id of an event of the current identity by its position, for fw_host_published(). Borrowed until
- * the next call of this or of fw_host_last_id(). */
+/* The id of an event of the current identity by its position, for fw_host_published(). Borrowed
+ * until the next call of this or of fw_host_last_id(). */
 FW_API const char *fw_host_id(struct fw_host *host, const uint64_t pos[2]);
 /* After a batch of appends: wakes the readers, says whether to go on reading now. When false,
  * stop; pause(false) will come. Call at least every 256 appends and at the end of each batch. */
@@ -114,14 +113,16 @@ FW_API bool fw_host_flush(struct fw_host *host);
 
 /* ---- the history of a durable, ordered source, before each fw_host_opened() ---- */
 
-/* Does the log hold the stream of this identity (not 0)? True: *ret_pos is the newest position in it,
- * and only what comes after that is to be appended, once opened and without `history`: connected
- * clients have not had it. False: fw_host_begin(), then the history, then fw_host_opened(). */
+/* Does the log hold the stream of this identity (not 0)? True: *ret_pos is the newest position in
+ * it, and only what comes after that is to be appended, once opened and without `history`:
+ * connected clients have not had it. False: fw_host_begin(), then the history, then
+ * fw_host_opened(). */
 FW_API bool fw_host_continue(struct fw_host *host, uint64_t identity, uint64_t ret_pos[2]);
 /* From here on the log holds the stream of this identity, complete after position `floor`. If it
  * held another one, everybody is told a gap (new-epoch). */
 FW_API void fw_host_begin(struct fw_host *host, uint64_t identity, const uint64_t floor[2]);
-/* What lies between the last append and position `pos` can't be read any more: a gap of every channel
+/* What lies between the last append and position `pos` can't be read any more: a gap of every
+ * channel
  * (`reason`: expired, slot-lost, …). `history`: only resumes are told, nobody had it live. */
 FW_API void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2],
                         bool history);

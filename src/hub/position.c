@@ -185,6 +185,10 @@ struct resume resume_channel(const struct log *log, const struct log_channel *ch
     resume.reason = locate(log, &since->position, cut, &off);
     if (resume.reason != REASON_NONE)
         return resume;
+    if (off > cut) { /* a durable position of an event that came after the cut was made */
+        resume.from = off;
+        return resume;
+    }
     bool lost;
     resume.from = boundary(log, channel, off, cut, &lost);
     if (off < covered_from)

@@ -15,16 +15,17 @@
 
 /* ---- what the log is told ---- */
 
-static uint64_t append_control(struct engine *engine, struct log_event *event, uint64_t after,
+static uint64_t append_control(struct engine *engine, const struct log_event *about, uint64_t after,
                                enum gap_reason reason)
 {
     char payload[CONTROL_MAX];
-    event->data = payload;
-    event->len = control_encode(payload, after, reason);
-    event->time_ms = clock_realtime_ms();
+    struct log_event event = *about;
+    event.data = payload;
+    event.len = control_encode(payload, after, reason);
+    event.time_ms = clock_realtime_ms();
     engine->dirty = true;
-    uint64_t off = log_append(engine->log, event);
-    if (event->kind == RECORD_GAP && event->channel_len == 0)
+    uint64_t off = log_append(engine->log, &event);
+    if (event.kind == RECORD_GAP && event.channel_len == 0)
         engine->gap_at = off;
     return off;
 }

@@ -138,7 +138,8 @@ int log_walk(const struct log *log, const struct log_channel *channel, uint64_t 
 int log_last(const struct log *log, const struct log_channel *channel, uint64_t cut, size_t n,
              uint64_t *out);
 /* A record boundary at or before `off` from which a sweep may start, ≥ log_tail(). `off` in
- * [tail, indexed] only; costs ≤ 1/1024 of the ring of sweeping. Returns tail when nothing better.
+ * [tail, indexed] only; costs ≤ 1/1024 of the ring of sweeping. Returns tail when nothing better:
+ * that is beyond `off` when the writer has overtaken it meanwhile, and then something was missed.
  */
 uint64_t log_mark_before(const struct log *log, uint64_t off);
 /* Where reading on from `since` starts: the first record boundary ≥ since (since itself, unless a

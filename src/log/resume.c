@@ -245,6 +245,8 @@ int log_position_before(const struct log *log, uint64_t off, uint64_t ret[2])
     int r = -ENOENT;
     while (r == -ENOENT && end > bottom) {
         const uint64_t mark = log_mark_before(log, end - 1), from = mark > bottom ? mark : bottom;
+        if (from >= end)
+            return -ESTALE; /* the writer has passed all of it */
         r = newest_position(log, from, end, ret);
         end = from;
     }

@@ -25,7 +25,6 @@
 
 #define HANG_MS         10000
 #define FEW_DESCRIPTORS 65536
-#define RESERVED_FDS    96 /* of a worker, that are no clients; as worker.c has it */
 
 struct server {
     struct server_options *options;
@@ -340,7 +339,7 @@ static void warn(const struct server *s, rlim_t limit)
 {
     const struct server_options *o = s->options;
     if (limit < FEW_DESCRIPTORS) {
-        unsigned long long fit = limit > RESERVED_FDS ? limit - RESERVED_FDS : 0;
+        unsigned long long fit = limit > WORKER_RESERVED_FDS ? limit - WORKER_RESERVED_FDS : 0;
         log_message(&s->logger, FW_LOG_WARNING, "server", "fanwire", "few-descriptors",
                     "the hard limit of open files is %llu: at most %llu clients fit (%u workers of "
                     "%llu); raise it with LimitNOFILE=1048576 (systemd), --ulimit nofile=1048576 "

@@ -336,7 +336,7 @@ static int sweep(struct worker *w, struct conn *c, uint64_t *out, uint64_t *ret_
         struct log_record record;
         if (log_peek(w->log, at, &record) == 0)
             return -ESTALE;
-        if (record.kind != RECORD_PAD && !record.history && wants(w, c, &record))
+        if (record.kind != RECORD_PAD && wants(w, c, &record))
             out[n++] = at;
         at = record.next;
     }

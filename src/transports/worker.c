@@ -26,7 +26,6 @@
 #define CATCH_UP_US       1000
 #define SETTLE_US         500
 #define TIMERS_US         500
-#define RESERVED_FDS      32 /* listeners, inbox, eventfd, … and a margin */
 #define DRAIN_GRACE_MS    5000
 #define RECONNECT_POLL_MS 20
 
@@ -61,7 +60,7 @@ static uint32_t connection_limit(const struct worker *w)
     struct rlimit limit = { 1024, 1024 };
     getrlimit(RLIMIT_NOFILE, &limit);
     uint32_t fds = limit.rlim_cur > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)limit.rlim_cur;
-    uint32_t fit = fds > 2 * RESERVED_FDS + 64 ? fds - RESERVED_FDS - 64 : fds / 2;
+    uint32_t fit = fds > 2 * WORKER_RESERVED_FDS ? fds - WORKER_RESERVED_FDS : fds / 2;
     uint32_t asked = w->settings->max_connections;
     return asked && asked < fit ? asked : fit;
 }

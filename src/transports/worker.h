@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #define WORKER_LISTENERS_MAX 8
+#define WORKER_RESERVED_FDS  96 /* not for clients: listeners, inbox, …, polite refusals */
 
 struct worker_options {
     const struct settings *settings;

@@ -166,7 +166,10 @@ static int sweep(struct follow *f, const struct follow_place *place, uint64_t cu
     struct log_record record;
     int n = 0;
     f->n_sweeps++;
-    for (uint64_t off = log_mark_before(f->log, place->off); off < cut; off = record.next) {
+    const uint64_t start = log_mark_before(f->log, place->off);
+    if (start > place->off)
+        return -ESTALE;
+    for (uint64_t off = start; off < cut; off = record.next) {
         if (!log_peek(f->log, off, &record)) {
             if (log_tail(f->log) > place->off)
                 return -ESTALE;

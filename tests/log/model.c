@@ -99,3 +99,16 @@ int model_seek_position(const struct model *m, uint64_t from, const uint64_t pos
     *ret = found->next;
     return found == newest && compare(found->pos, pos) < 0 ? -ERANGE : 0;
 }
+
+int model_position_before(const struct model *m, uint64_t from, uint64_t off, uint64_t ret[2])
+{
+    for (size_t i = first_from(m, off); i-- > 0 && m->records[i].off >= from;) {
+        const struct model_record *r = &m->records[i];
+        if (r->next > off || (r->pos[0] == 0 && r->pos[1] == 0))
+            continue;
+        ret[0] = r->pos[0];
+        ret[1] = r->pos[1];
+        return 0;
+    }
+    return -ENOENT;
+}

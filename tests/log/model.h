@@ -30,5 +30,7 @@ size_t model_last(const struct model *m, unsigned channel, uint64_t tail, uint64
 uint64_t model_boundary(const struct model *m, uint64_t since);
 /* What log_seek_position() must say for records in [from, …). */
 int model_seek_position(const struct model *m, uint64_t from, const uint64_t pos[2], uint64_t *ret);
+/* What log_position_before() must say of the records in [from, off). */
+int model_position_before(const struct model *m, uint64_t from, uint64_t off, uint64_t ret[2]);
 
 #endif

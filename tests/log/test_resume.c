@@ -330,6 +330,27 @@ static void another_identity_begins_anew(void **state)
     log_close(log);
 }
 
+static void the_position_before_an_offset(void **state)
+{
+    struct log *log = create(0);
+    uint64_t pos[2];
+    log_set_identity(log, 1);
+    assert_int_equal(log_position_before(log, log_indexed(log), pos), -ENOENT);
+    const uint64_t first = append_kind(log, "a", RECORD_MESSAGE, 10);
+    for (int i = 0; i < 100; i++)
+        (void)append_kind(log, "", RECORD_GAP, 0);
+    const uint64_t second = append_kind(log, "a", RECORD_MESSAGE, 20), end = log_indexed(log);
+    assert_int_equal(log_position_before(log, first, pos), -ENOENT);
+    assert_int_equal(log_position_before(log, second, pos), 0);
+    assert_int_equal(pos[0], 10);
+    assert_int_equal(log_position_before(log, end, pos), 0);
+    assert_int_equal(pos[0], 20);
+    log_set_identity(log, 2);
+    (void)append_kind(log, "", RECORD_GAP, 0);
+    assert_int_equal(log_position_before(log, log_indexed(log), pos), -ENOENT);
+    log_close(log);
+}
+
 /* ---- against the model ---- */
 
 struct trial {
@@ -500,6 +521,16 @@ static void try_position(struct trial *t)
         assert_int_equal(ret, want);
 }
 
+static void try_position_before(struct trial *t)
+{
+    uint64_t found[2] = { 0 }, want[2] = { 0 };
+    const uint64_t off = random_below(&t->random, 32) ? pick_offset(t) : UINT64_MAX;
+    const int r = log_position_before(t->log, off, found);
+    assert_int_equal(r, model_position_before(&t->model, log_tail(t->log), off, want));
+    assert_int_equal(found[0], want[0]);
+    assert_int_equal(found[1], want[1]);
+}
+
 static bool overflows(const struct log *log, unsigned n_channels)
 {
     static unsigned in_bucket[1 << 16];
@@ -538,6 +569,7 @@ static void try_random(uint64_t size, unsigned n_channels)
             break;
         case 4:
             try_position(&t);
+            try_position_before(&t);
             break;
         default:
             append_random(&t);
@@ -583,6 +615,7 @@ int main(void)
         cmocka_unit_test(a_position_is_found_by_its_record),
         cmocka_unit_test(what_has_no_position_comes_after_it),
         cmocka_unit_test(another_identity_begins_anew),
+        cmocka_unit_test(the_position_before_an_offset),
         cmocka_unit_test(random_operations_on_few_channels),
         cmocka_unit_test(random_operations_on_many_channels),
         cmocka_unit_test(random_operations_with_an_overflowing_index),
