@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Whoever may read everything may ask for new names without end: they must not grow this process,
+ * nor what the backend has to listen to. */
+#define LINGERING_MAX 10000
+#define CHANNELS_MAX  1000000
+
 /* ---- looking up ---- */
 
 static bool channel_equal(const void *value, const void *key, size_t len)
@@ -45,6 +50,8 @@ static bool wanted(const struct channel *channel)
 
 static struct channel *new_channel(struct interest *in, const char *name, size_t len)
 {
+    if (in->channels.count >= CHANNELS_MAX)
+        return NULL;
     struct channel *c = malloc(sizeof(*c) + len + 1);
     if (!c)
         return NULL;
@@ -95,7 +102,8 @@ static void unwanted(struct interest *in, struct channel *channel, int64_t now_m
     }
     channel->linger_until_ms = now_ms + in->linger_ms;
     list_push(&in->lingering, &channel->linger);
-    in->n_lingering++;
+    if (++in->n_lingering > LINGERING_MAX) /* the longest without anybody goes early */
+        list_entry(in->lingering.next, struct channel, linger)->linger_until_ms = now_ms;
 }
 
 static void ask(struct interest *in, struct channel *channel, bool settling)
@@ -273,7 +281,7 @@ void interest_opened(struct interest *in)
         struct channel *channel = list_entry(node, struct channel, all);
         list_push(&in->all, node);
         if (in->open && channel->state == CHANNEL_NONE)
-            ask(in, channel, true);
+            ask(in, channel, wanted(channel)); /* `up` does not wait for what nobody wants */
     }
 }
 

@@ -46,7 +46,8 @@ int since_parse(const char *text, size_t len, struct since *ret);
  * `covered_from`: from where in the log the source has heard this channel without a break.
  * `cut`: log_indexed() read before, ≥ which nothing is promised here. */
 struct resume {
-    uint64_t from; /* go on here: a record boundary ≥ tail; cut if nothing is left, beyond it if newer */
+    uint64_t
+        from; /* go on here: a record boundary ≥ tail; cut if nothing is left, beyond it if newer */
     enum gap_reason reason; /* REASON_NONE: complete */
     uint64_t after;         /* offset of the last complete place, 0 = unknown (null) */
     uint64_t before;        /* whole again from here */

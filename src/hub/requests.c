@@ -299,6 +299,8 @@ void engine_on_busy(struct engine *engine, struct peer *peer)
 
 static void tend(struct engine *engine, struct peer *peer)
 {
+    if (peer->replies.len)
+        engine->talked = true; /* what was kept goes out now: readers on the futex must look */
     if (!peer->broken && peer_flush(peer))
         answer_due(engine, peer);
     if (!peer->broken)

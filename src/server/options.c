@@ -105,10 +105,22 @@ static bool is_postgres(const char *url)
     return strncasecmp(url, "postgres", 8) == 0 || strncasecmp(url, "postgis", 7) == 0;
 }
 
+/* What follows user and password, which may hold ? and # unescaped: libpq looks for the first @
+ * before the first slash. */
+static const char *after_credentials(const char *url)
+{
+    const char *authority = strstr(url, "://");
+    if (!authority)
+        return url;
+    authority += 3;
+    size_t user = strcspn(authority, "@/");
+    return authority[user] == '@' ? authority + user + 1 : authority;
+}
+
 /* The value of the URL's parameter `mode`; NULL: it has none. */
 static const char *mode_parameter(const char *url, size_t *ret_len)
 {
-    const char *at = strchr(url, '?');
+    const char *at = strchr(after_credentials(url), '?');
     while (at && *at != '#') {
         at++;
         size_t len = strcspn(at, "&#");
@@ -136,9 +148,9 @@ static int append_mode(char **source, const char *mode, struct fw_error *err)
         return error_set(err, -EINVAL, "--mode %s contradicts mode=%.*s in the URL: leave one out",
                          mode, (int)(len < 32 ? len : 32), given);
 
-    size_t before = strcspn(*source, "#");
-    const char *fragment = *source + before;
-    const char *joint = memchr(*source, '?', before) ? "&" : "?";
+    const char *rest = after_credentials(*source), *fragment = rest + strcspn(rest, "#");
+    size_t before = (size_t)(fragment - *source);
+    const char *joint = memchr(rest, '?', (size_t)(fragment - rest)) ? "&" : "?";
     char *url;
     if (asprintf(&url, "%.*s%smode=%s%s", (int)before, *source, joint, mode, fragment) < 0)
         return error_set(err, -ENOMEM, "out of memory");
@@ -162,6 +174,7 @@ static int take_source(struct server_options *o, const struct strings *rest, con
         return error_set(err, -EINVAL,
                          "SOURCE is missing. Give one of:\n"
                          "  postgres://USER@HOST/DATABASE   events of a PostgreSQL database\n"
+                         "  sqlite:FILE                     rows of a SQLite database\n"
                          "  stdin:CHANNEL                   each line of standard input\n"
                          "  memory:                         only what is published here\n"
                          "or FANWIRE_SOURCE; \"fanwire serve --dev\" alone tries it with memory:");
@@ -330,6 +343,7 @@ void server_options_help(FILE *out)
               "Holds one connection to SOURCE and sends its events to every client.\n\n"
               "SOURCE:\n"
               "  postgres://USER@HOST/DATABASE   events of a PostgreSQL database\n"
+              "  sqlite:FILE                     rows of a SQLite database\n"
               "  stdin:CHANNEL                   each line of standard input\n"
               "  memory:                         only what is published here\n\n"
               "Options; each also as a variable, --log-level as FANWIRE_LOG_LEVEL, and SOURCE as\n"
@@ -374,22 +388,16 @@ void server_options_done(struct server_options *options)
 
 char *url_redact(char *out, size_t size, const char *url)
 {
-    size_t len = strcspn(url, "?#");
     const char *authority = strstr(url, "://");
-    if (!authority || authority > url + len)
-        return text_escape(out, size, url, len);
+    if (!authority)
+        return text_escape(out, size, url, strcspn(url, "?#"));
     authority += 3;
-
-    /* The last @ before the path ends the user: a password may hold @ unescaped. */
-    size_t host = 0, path = strcspn(authority, "?#");
-    for (size_t i = 0; i < path; i++) {
-        if (authority[i] == '@')
-            host = i + 1;
-    }
-    size_t user = strcspn(authority, ":@/");
+    /* A password may hold any of these unescaped, by mistake or not: what is shown begins after the
+     * last @ there is, and ends before parameters, which may hold a password of their own. */
+    const char *at = strrchr(authority, '@'), *host = at ? at + 1 : authority;
+    size_t user = at ? strcspn(authority, ":@/?#") : 0;
     char shown[512];
-    (void)snprintf(shown, sizeof(shown), "%.*s%.*s%s%.*s", (int)(authority - url), url,
-                   host ? (int)user : 0, authority, host ? "@" : "", (int)(path - host),
-                   authority + host);
+    (void)snprintf(shown, sizeof(shown), "%.*s%.*s%s%.*s", (int)(authority - url), url, (int)user,
+                   authority, at ? "@" : "", (int)strcspn(host, "?#"), host);
     return text_escape(out, size, shown, strlen(shown));
 }

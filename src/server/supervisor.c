@@ -281,7 +281,7 @@ static int next_timeout(const struct supervisor *s, int64_t now)
         if (child->pid == 0 && wanted(s, i) && child->due_ms < next)
             next = child->due_ms;
     }
-    return next <= now ? 0 : (int)(next - now);
+    return next <= now ? 1 : (int)(next - now);
 }
 
 static void loop(struct supervisor *s)
@@ -312,9 +312,15 @@ static sigset_t own_signals(void)
     return set;
 }
 
+/* An ignored SIGCHLD survives exec: the kernel would then reap our children without a word, and an
+ * ignored SIGTERM would never reach a signalfd. */
 void supervisor_hold_signals(void)
 {
     sigset_t set = own_signals();
+    (void)signal(SIGCHLD, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGHUP, SIG_DFL);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
 }
 

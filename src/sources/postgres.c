@@ -49,9 +49,9 @@ struct fw_source {
     struct pg_names names;
     struct pg_publisher publisher;
     enum { CLOSED, CONNECTING, STARTING, OPEN } state;
-    enum query query; /* the one in flight */
-    bool query_failed;
-    bool broken; /* the connection is gone, what it brought is still being read */
+    enum query query;             /* the one in flight */
+    bool query_failed, transient; /* the failure may go away by itself */
+    bool broken;                  /* the connection is gone, what it brought is still being read */
     bool paused;
     bool installed; /* fanwire_status() exists */
     bool warned_url, warned_pooler, warned_encoding;
@@ -100,7 +100,7 @@ static void watch(struct fw_source *s)
 static void send_query(struct fw_source *s, enum query query, const char *sql)
 {
     s->query = query;
-    s->query_failed = false;
+    s->query_failed = s->transient = false;
     s->error[0] = '\0';
     s->heard_ms = fw_host_now_ms(s->host);
     if (!PQsendQuery(s->link.conn, sql)) {
@@ -108,8 +108,7 @@ static void send_query(struct fw_source *s, enum query query, const char *sql)
         return;
     }
     watch(s);
-    if (s->state == OPEN)
-        fw_timer_start(s->silent, ANSWER_MS);
+    fw_timer_start(s->silent, ANSWER_MS);
 }
 
 /* Sends the next batch of LISTEN and UNLISTEN if there is one and the connection is free. */
@@ -152,12 +151,25 @@ static void take_server(struct fw_source *s, const PGresult *result)
     }
 }
 
+/* Out of something, ended by an operator or a time-out, an internal error, a conflict: by the class
+ * of the SQLSTATE (Postgres, appendix A). Anything else is about what was asked. */
+static bool is_transient(const PGresult *result)
+{
+    static const char classes[][3] = { "40", "53", "57", "58", "XX" };
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    for (size_t i = 0; state && i < sizeof classes / sizeof classes[0]; i++)
+        if (strncmp(state, classes[i], 2) == 0)
+            return true;
+    return false;
+}
+
 static void take_result(struct fw_source *s, const PGresult *result)
 {
     ExecStatusType status = PQresultStatus(result);
     if (status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE) {
         const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
         s->query_failed = true;
+        s->transient = is_transient(result);
         pg_one_line(s->error, sizeof s->error, text ? text : PQresultErrorMessage(result));
     } else if (status == PGRES_TUPLES_OK && s->query == QUERY_START && PQnfields(result) == 3) {
         take_server(s, result);
@@ -220,6 +232,8 @@ static void end_query(struct fw_source *s)
         end_start(s);
     else if (query == QUERY_MODE)
         end_mode(s);
+    else if (query == QUERY_NAMES && s->query_failed && s->transient)
+        lose(s, s->error); /* not the names' fault: everything is tried again */
     else if (query == QUERY_NAMES)
         pg_names_settle(&s->names, !s->query_failed, s->error);
 }
@@ -322,7 +336,7 @@ static void on_work(void *arg)
 static void on_silence(void *arg)
 {
     struct fw_source *s = arg;
-    if (s->state != OPEN || s->paused)
+    if (s->state == CLOSED || s->state == CONNECTING || (s->state == OPEN && s->paused))
         return;
     int64_t limit = s->query == QUERY_NONE ? QUIET_MS : ANSWER_MS;
     int64_t quiet = fw_host_now_ms(s->host) - s->heard_ms;

@@ -81,6 +81,9 @@ void link_check(struct worker *w)
     if (w->now_ms < w->next_check_ms)
         return;
     w->next_check_ms = w->now_ms + CHECK_MS;
+    /* A send that failed for lack of kernel memory is followed by no writable edge. */
+    tell_source(w);
+    publish_resend(w);
     int64_t beat = log_beat(w->log);
     bool hung = beat && w->now_ms - beat > HUNG_MS;
     if (hung == w->hung)

@@ -179,10 +179,11 @@ static void on_signal(struct worker *w)
     struct signalfd_siginfo info;
     while (read(w->signal_fd, &info, sizeof(info)) == sizeof(info))
         continue;
-    if (counted(&w->options->all[0].draining) == 2 || w->settings->drain_ms == 0)
+    uint64_t meant = counted(&w->options->all[0].draining);
+    if (meant == 2 || (meant && w->settings->drain_ms == 0))
         w->quit = true;
-    if (w->draining)
-        return;
+    if (w->draining || meant == 0)
+        return; /* not meant at all: somebody's stray signal to one worker */
     stop_listening(w);
     w->draining = true;
     w->drain_until_ms = w->now_ms + w->settings->drain_ms;

@@ -52,7 +52,7 @@ class Server:
 
     def __init__(self, test, source, *arguments, workers=2, public=("**",), public_write=("**",),
                  drain="0s", http="127.0.0.1:0", admin="127.0.0.1:0", stdin=None, env=None,
-                 max_files=None, exits_expected=False, start=True, up=True):
+                 max_files=None, exits_expected=False, start=True, up=True, ignored_signals=()):
         self.lines = []
         self._test = test
         self._changed = threading.Condition()
@@ -67,9 +67,14 @@ class Server:
         wrapper = ["setpriv", "--pdeathsig", "KILL", "--"]
         if max_files:
             wrapper = ["prlimit", "--nofile=%d:%d" % (max_files, max_files)] + wrapper
+        def ignore():
+            for number in ignored_signals:
+                signal.signal(number, signal.SIG_IGN)
+
         self.process = subprocess.Popen(
             wrapper + command, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env=dict(os.environ, **(env or {})))
+            stderr=subprocess.PIPE, env=dict(os.environ, **(env or {})),
+            preexec_fn=ignore if ignored_signals else None)
         self._thread = threading.Thread(target=self._read_log, daemon=True)
         self._thread.start()
         self.address = self.admin = None

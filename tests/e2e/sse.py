@@ -1,4 +1,4 @@
-"""Server-sent events, read as the HTML standard says, and a blocking client with the wire in view."""
+"""Server-sent events, read as the HTML standard says; a blocking client with the wire in view."""
 import json
 import socket
 import time

@@ -1,11 +1,12 @@
 """Garbage in: a clear refusal, no harm to anybody else."""
+import asyncio
 import base64
 import os
 import time
 
 import frames
 import web
-from case import case, equal
+from case import Skip, case, equal
 from frames import BINARY, CLOSE, CONTINUATION, PING, TEXT
 from web import Raw
 from witness import undisturbed
@@ -39,10 +40,10 @@ def test_requests_that_are_none(t):
             (b"G@T /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
             (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
             (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1x\r\n\r\n", 400),
-            (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-             400),
-            (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-             400),
+            (b"POST /publish/x HTTP/1.1\r\nHost: x\r\n"
+             b"Content-Length: 99999999999999999999999\r\n\r\n", 400),
+            (b"POST /publish/x HTTP/1.1\r\nHost: x\r\n"
+             b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
             (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
              b"Transfer-Encoding: chunked\r\n\r\n", 400),
             (b"POST /publish/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
@@ -135,8 +136,8 @@ def test_upgrades_that_are_none(t):
         for version in ("8", "12", "14", "x", "", None):
             response = upgrade(Sec_WebSocket_Version=version)
             equal((response.status, response.headers["sec-websocket-version"]), (426, "13"))
-        for key in ("", "short", KEY[:-1], KEY + "A", "!" * 24, base64.b64encode(b"x" * 15).decode(),
-                    base64.b64encode(b"x" * 17).decode(), None):
+        for key in ("", "short", KEY[:-1], KEY + "A", "!" * 24, None,
+                    base64.b64encode(b"x" * 15).decode(), base64.b64encode(b"x" * 17).decode()):
             equal(upgrade(Sec_WebSocket_Key=key).status, 400, repr(key))
         equal(upgrade(Upgrade=None).status, 426)
         equal(upgrade(Upgrade="h2c").status, 426)
@@ -276,11 +277,9 @@ def test_close_handshake(t):
 
 def test_another_client_library(t):
     """python3-websockets: not ours, strict, with fragments, pings and offered compression."""
-    import asyncio
     try:
         import websockets
     except ImportError:
-        from case import Skip
         raise Skip("python3-websockets is not installed") from None
     server = t.server("memory:", "--echo", workers=2)
     url = "ws://%s:%d" % server.address

@@ -189,7 +189,8 @@ def test_pub_and_tail(t):
     code, out, _ = run(t, "pub", "-v", "-s", server.url, "more", '{"a":1}')
     equal(code, 0)
     equal(json.loads(both.line())["id"], out.decode().strip())
-    equal(run(t, "pub", "open", "-", input=b"from\nstdin", env={"FANWIRE_SERVER": server.url})[0], 0)
+    env = {"FANWIRE_SERVER": server.url}
+    equal(run(t, "pub", "open", "-", input=b"from\nstdin", env=env)[0], 0)
     equal([tail.line(), tail.line()], ["from", "stdin"])
     equal(run(t, "pub", "-s", server.url + "/", "open", input=b"no argument")[0], 0)
     equal(tail.line(), "no argument")
@@ -304,5 +305,5 @@ def test_sql(t):
     code, out, _ = run(t, "sql", "postgres", "--uninstall")
     equal(code, 0)
     assert b"DROP" in out.upper()
-    for arguments in (("sql",), ("sql", "sqlite"), ("sql", "postgres", "--mode", "wal")):
+    for arguments in (("sql",), ("sql", "mysql"), ("sql", "postgres", "--mode", "wal")):
         equal(run(t, *arguments)[0], 2, repr(arguments))

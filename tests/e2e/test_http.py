@@ -1,5 +1,8 @@
 """HTTP/1.1: requests, connections, publishing, Origin and CORS."""
+import http.client
 import json
+import os
+import socket
 
 import web
 from case import equal
@@ -241,7 +244,8 @@ def test_cors_preflight(t):
     assert "POST" in response.headers["access-control-allow-methods"]
     allowed = response.headers["access-control-allow-headers"].lower()
     assert "content-type" in allowed and "last-event-id" in allowed
-    response = server.request("OPTIONS", "/publish/x", headers=dict(ask, Origin="https://evil.example"))
+    response = server.request("OPTIONS", "/publish/x",
+                              headers=dict(ask, Origin="https://evil.example"))
     assert "access-control-allow-origin" not in response.headers, response
 
 
@@ -263,9 +267,6 @@ def test_dev(t):
 
 
 def test_unix_socket(t):
-    import http.client
-    import os
-    import socket
     path = t.directory + "/http.sock"
     server = t.server("memory:", http="unix:" + path, workers=2)
     for _ in range(10):

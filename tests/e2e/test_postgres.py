@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import time
+from urllib.parse import quote
 
 from case import case, equal, eventually
 from test_slow import look_at_order, publish_until_seen
-from urllib.parse import quote
 from witness import undisturbed
 
 ONLY_ONE = "fanwire's connections in pg_stat_activity"

@@ -1,5 +1,6 @@
 """fanwire.v1: what clients say, and what they are answered."""
 import json
+import time
 
 import frames
 from case import case, equal
@@ -227,7 +228,6 @@ def test_many_channels_on_one_connection(t):
 def test_heartbeats(t):
     """heartbeat=5: a position for fanwire.v1, a ping for bare sockets, a lone id for SSE; and a
     socket that does not answer pings is closed."""
-    import time
     server = t.server(workers=1)
     started = time.monotonic()
     v1 = t.ws(server, "/ws/quiet?heartbeat=5", protocol="fanwire.v1")

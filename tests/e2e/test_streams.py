@@ -2,10 +2,11 @@
 import base64
 import json
 import re
+import subprocess
 import time
+from urllib.parse import quote
 
 from case import equal
-from urllib.parse import quote
 
 
 def test_publish_reaches_everybody_on_every_worker(t):
@@ -426,7 +427,6 @@ def test_sse_head(t):
 
 def test_stdin_lines(t):
     """stdin:CHANNEL, and CHANNEL<TAB>payload; at its end it goes on serving, and says so."""
-    import subprocess
     oldest = "/ws/lines?since=oldest"  # a bare socket is not told when it is subscribed
     server = t.server("stdin:lines", workers=2, stdin=subprocess.PIPE)
     v1, bare = t.ws(server, "/ws/lines", protocol="fanwire.v1"), t.ws(server, oldest)

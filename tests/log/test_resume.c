@@ -292,6 +292,34 @@ static void a_position_is_found_by_its_record(void **state)
     log_close(log);
 }
 
+static void the_newest_position_before_an_offset(void **state)
+{
+    struct log *log = create(0);
+    uint64_t pos[2], offs[40];
+    log_set_identity(log, 1);
+    assert_int_equal(log_position_before(log, log_indexed(log), pos), -ENOENT);
+    for (uint64_t i = 0; i < 40; i++) /* every fourth without a position */
+        offs[i] = append_kind(log, "a", i % 4 ? RECORD_MESSAGE : RECORD_DOWN, i % 4 ? i : 0);
+    assert_int_equal(log_position_before(log, offs[1], pos), -ENOENT);
+    for (uint64_t i = 2; i < 40; i++) {
+        assert_int_equal(log_position_before(log, offs[i], pos), 0);
+        assert_int_equal(pos[0], (i - 1) % 4 ? i - 1 : i - 2);
+        assert_int_equal(log_position_before(log, offs[i] + 1, pos), 0); /* inside of it */
+        assert_int_equal(pos[0], (i - 1) % 4 ? i - 1 : i - 2);
+    }
+    assert_int_equal(log_position_before(log, UINT64_MAX, pos), 0);
+    assert_int_equal(pos[0], 39);
+    assert_int_equal(log_position_before(log, 0, pos), -ENOENT);
+    log_set_identity(log, 2); /* those of before are another stream's */
+    assert_int_equal(log_position_before(log, log_indexed(log), pos), -ENOENT);
+    for (uint64_t i = 1; i < 5000; i++)
+        (void)append_kind(log, "a", RECORD_MESSAGE, i);
+    assert_int_equal(log_position_before(log, log_indexed(log), pos), 0);
+    assert_int_equal(pos[0], 4999);
+    assert_int_equal(log_position_before(log, log_tail(log), pos), -ENOENT);
+    log_close(log);
+}
+
 /* A gap that was told after an event must reach whoever resumes from that event. */
 static void what_has_no_position_comes_after_it(void **state)
 {
@@ -613,6 +641,7 @@ int main(void)
         cmocka_unit_test(a_half_written_bucket_is_swept),
         cmocka_unit_test(the_last_are_messages_and_gaps),
         cmocka_unit_test(a_position_is_found_by_its_record),
+        cmocka_unit_test(the_newest_position_before_an_offset),
         cmocka_unit_test(what_has_no_position_comes_after_it),
         cmocka_unit_test(another_identity_begins_anew),
         cmocka_unit_test(the_position_before_an_offset),

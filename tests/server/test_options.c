@@ -205,6 +205,8 @@ static void mode_becomes_a_parameter_of_the_url(void **state)
         { "postgres://h/d#f", "postgres://h/d?mode=notify#f" },
         { "postgres://h/d?a=b#mode=x", "postgres://h/d?a=b&mode=notify#mode=x" },
         { "postgresql+psycopg://h/d", "postgresql+psycopg://h/d?mode=notify" },
+        { "postgres://u:a#b@h/d", "postgres://u:a#b@h/d?mode=notify" },
+        { "postgres://u:a?b@h/d", "postgres://u:a?b@h/d?mode=notify" },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct server_options o;
@@ -249,6 +251,8 @@ static void urls_are_shown_without_secrets(void **state)
         { "stdin:todos", "stdin:todos" },
         { "postgres://:hunter2@h", "postgres://@h" },
         { "x#hunter2", "x" },
+        { "postgres://u:hunt#er2@h/d", "postgres://u@h/d" },
+        { "postgres://u:hunt?er2@h/d?mode=auto", "postgres://u@h/d" },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char out[128];
