@@ -3,6 +3,7 @@
 
 #include "sql_postgres.h"
 #include "sql_postgres_uninstall.h"
+#include "sql_sqlite.h"
 
 #include <getopt.h>
 #include <stdbool.h>
@@ -67,11 +68,11 @@ static int refuse(const char *format, const char *what)
 static int check(const struct sql_options *o)
 {
     if (!o->database)
-        return refuse("which database? %s", "write: fanwire sql postgres");
+        return refuse("which database? %s", "write: fanwire sql postgres, or sqlite");
     if (!strcmp(o->database, "sqlite"))
-        return refuse("%s is not in this version of fanwire, only postgres is", o->database);
+        return refuse("%s comes first: fanwire sql sqlite …", o->database);
     if (strcmp(o->database, "postgres") != 0)
-        return refuse("unknown database \"%s\"; known: postgres", o->database);
+        return refuse("unknown database \"%s\"; known: postgres, sqlite", o->database);
     if (!strcmp(o->mode, "wal") || !strcmp(o->mode, "outbox"))
         return refuse("mode %s is not in this version of fanwire, only notify is", o->mode);
     if (strcmp(o->mode, "notify") != 0)
@@ -84,9 +85,11 @@ static int check(const struct sql_options *o)
 int cli_sql(int argc, char **argv)
 {
     struct sql_options options;
+    if (argc > 1 && !strcmp(argv[1], "sqlite"))
+        return sql_sqlite(argc - 1, argv + 1);
     int extra = parse(argc, argv, &options);
     if (extra == 0 && options.help)
-        return fputs(usage, stdout) < 0;
+        return fputs(usage, stdout) < 0 || fputs("\n", stdout) < 0 || sql_sqlite_help(stdout) < 0;
     if (extra > 0)
         return refuse("unexpected argument \"%s\"", argv[argc - extra]);
     if (extra < 0) {

@@ -64,6 +64,7 @@ struct channel {
     uint32_t users; /* subscriptions and pending history requests; 0 = to be freed */
     enum channel_state state;
     bool told;            /* the source process knows that we want it */
+    bool confirmed;       /* it is ready, but the frontier has yet to come to ready_at */
     struct list tell;     /* an interest or its end that the inbox did not take yet */
     struct list resolved; /* in worker->resolved while its waiters get on, from index `next` - 1 */
     uint32_t next_waiting;

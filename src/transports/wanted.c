@@ -93,7 +93,7 @@ void channels_forget_source(struct worker *w)
 {
     struct channel *channel;
     for (size_t at = 0; (channel = map_next(&w->channels, &at));) {
-        channel->told = false;
+        channel->told = channel->confirmed = false;
         channel->state = CHANNEL_ASKING;
         if (!list_linked(&channel->tell))
             list_push(&w->tell, &channel->tell);
@@ -128,12 +128,26 @@ static bool resolve_channel(struct worker *w, struct channel *channel, int64_t d
     return true;
 }
 
+/* What a durable source re-reads stands before ready_at, and the frontier passes it unseen, as
+ * nobody has it live. A resume that opened amid of it would get the rest from nobody. */
+static bool reached(const struct worker *w, struct channel *channel)
+{
+    if (!channel->confirmed)
+        return true;
+    if (w->frontier < channel->ready_at)
+        return false;
+    channel->confirmed = false;
+    channel->state = CHANNEL_READY;
+    channel->next_waiting = channel->waiting.count;
+    return true;
+}
+
 void resolve(struct worker *w, int64_t budget_us)
 {
     int64_t deadline = clock_monotonic_us() + budget_us;
     while (!list_empty(&w->resolved)) {
         struct channel *channel = list_entry(w->resolved.next, struct channel, resolved);
-        if (!resolve_channel(w, channel, deadline))
+        if (!reached(w, channel) || !resolve_channel(w, channel, deadline))
             return;
         list_remove(&channel->resolved);
         channel_release(w, channel);
@@ -147,7 +161,7 @@ void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from,
     struct channel *channel = map_get(&w->channels, hash, channel_named, name, len);
     if (!channel || !channel->told)
         return; /* withdrawn meanwhile */
-    channel->state = CHANNEL_READY;
+    channel->confirmed = true;
     channel->covered_from = covered_from;
     channel->ready_at = ready_at;
     channel_resolved(w, channel);
@@ -162,6 +176,7 @@ void on_refused(void *worker, const char *name, size_t len, enum error_code code
     if (!channel || !channel->told)
         return;
     channel->state = CHANNEL_REFUSED;
+    channel->confirmed = false;
     channel->refused_code = code;
     (void)message; /* already in the source process's log; not for strangers */
     channel->users++;

@@ -14,7 +14,7 @@ from docs import ROOT, Bench, Document, read
 
 COMMANDS = ["serve", "tail", "pub", "sql", "health"]
 RUN = ["README.md", "docs/library.md", "docs/operations.md", "docs/sources/memory.md",
-       "docs/sources/postgres.md", "docs/sources/stdin.md"]  # each has a test below
+       "docs/sources/postgres.md", "docs/sources/sqlite.md", "docs/sources/stdin.md"]  # each has a test below
 
 
 def run_all(t, path):
@@ -72,6 +72,10 @@ def test_operations(t):
 
 def test_source_memory(t):
     run_all(t, "docs/sources/memory.md")
+
+
+def test_source_sqlite(t):
+    run_all(t, "docs/sources/sqlite.md")
 
 
 def test_source_stdin(t):

@@ -156,7 +156,10 @@ static const struct fw_source_class demand = FAKE_CLASS("demand", FW_SOURCE_ON_D
 static const struct fw_source_class durable =
     FAKE_CLASS("durable", FW_SOURCE_ON_DEMAND | FW_SOURCE_DURABLE | FW_SOURCE_ORDERED);
 
-const struct fw_source_class *const fake_sources[] = { &plain, &demand, &durable, NULL };
+static const struct fw_source_class stored =
+    FAKE_CLASS("stored", FW_SOURCE_DURABLE | FW_SOURCE_ORDERED);
+
+const struct fw_source_class *const fake_sources[] = { &plain, &demand, &durable, &stored, NULL };
 
 /* ---- the test's side ---- */
 

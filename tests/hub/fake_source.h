@@ -5,8 +5,8 @@
 
 #include <fanwire/source.h>
 
-/* "plain:" hears everything; "demand:" must be told channels; "durable:" is on demand and resumes.
- */
+/* "plain:" hears everything; "demand:" must be told channels; "durable:" is on demand and resumes;
+ * "stored:" hears everything and resumes. */
 extern const struct fw_source_class *const fake_sources[];
 
 struct fake_script {

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WATCHES_MAX 16
 
@@ -62,7 +64,9 @@ int64_t host_real_ms(void)
 
 struct fw_host *host_new(void)
 {
-    return must(calloc(1, sizeof(struct fw_host)));
+    struct fw_host *host = must(calloc(1, sizeof(struct fw_host)));
+    host->event_max = 1 << 20;
+    return host;
 }
 
 void host_forget_events(struct fw_host *host)
@@ -92,6 +96,7 @@ void fw_host_opened(struct fw_host *host, const char *mode, const char *guarante
                     uint64_t identity)
 {
     host->n_opened++;
+    host->identity = identity;
     snprintf(host->mode, sizeof host->mode, "%s", mode);
     snprintf(host->guarantee, sizeof host->guarantee, "%s", guarantee);
 }
@@ -144,9 +149,14 @@ int fw_host_append(struct fw_host *host, const struct fw_source_event *event)
         .channel_len = event->channel_len,
         .key = event->key ? copy(event->key, strlen(event->key)) : NULL,
         .from = event->from ? copy(event->from, strlen(event->from)) : NULL,
-        .data = copy(event->data, event->len),
+        .data = copy(event->data, event->data ? event->len : 0),
         .len = event->len,
+        .pos = { event->pos[0], event->pos[1] },
+        .time_ms = event->time_ms,
+        .history = event->history,
     };
+    host->log_pos[0] = event->pos[0];
+    host->log_pos[1] = event->pos[1];
     return 0;
 }
 
@@ -169,8 +179,47 @@ void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
         host->answers = must(realloc(host->answers, host->cap_answers * sizeof *host->answers));
     }
     struct fake_answer *answer = &host->answers[host->n_answers++];
-    *answer = (struct fake_answer){ .request = request, .code = code };
+    *answer = (struct fake_answer){ .request = request, .code = code, .n_events = host->n_events };
+    snprintf(answer->id, sizeof answer->id, "%s", id ? id : "");
     snprintf(answer->message, sizeof answer->message, "%s", message ? message : "");
+}
+
+size_t fw_host_event_max(struct fw_host *host)
+{
+    return host->event_max;
+}
+
+bool fw_host_continue(struct fw_host *host, uint64_t identity, uint64_t ret_pos[2])
+{
+    if (host->log_identity != identity)
+        return false;
+    memcpy(ret_pos, host->log_pos, sizeof host->log_pos);
+    return true;
+}
+
+void fw_host_begin(struct fw_host *host, uint64_t identity, const uint64_t floor[2])
+{
+    host->n_begun++;
+    host->log_identity = identity;
+    memcpy(host->floor, floor, sizeof host->floor);
+    memcpy(host->log_pos, floor, sizeof host->log_pos);
+}
+
+void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2], bool history)
+{
+    struct fake_gap *gap = &host->gaps[host->n_gaps++ % 16];
+    *gap = (struct fake_gap){ .pos = { pos[0], pos[1] },
+                              .history = history,
+                              .before = host->n_events };
+    snprintf(gap->reason, sizeof gap->reason, "%s", reason);
+    memcpy(host->log_pos, pos, sizeof host->log_pos);
+}
+
+const char *fw_host_id(struct fw_host *host, const uint64_t pos[2])
+{
+    static char id[48];
+    snprintf(id, sizeof id, "p%llu.%llu", (unsigned long long)pos[0], (unsigned long long)pos[1]);
+    return id;
 }
 
 const char *fw_host_last_id(struct fw_host *host)
@@ -240,6 +289,48 @@ bool host_await_input(const struct fw_host *host)
 {
     struct pollfd fd = { .fd = host->watches->fd, .events = POLLIN };
     return poll(&fd, 1, 20000) == 1;
+}
+
+/* ---- wake-up from other threads ---- */
+
+struct fw_waker {
+    struct fw_watch *watch;
+    int fd;
+    fw_timer_fn fn;
+    void *arg;
+};
+
+static void on_wake(void *arg, unsigned events)
+{
+    struct fw_waker *waker = arg;
+    eventfd_t word;
+    if (eventfd_read(waker->fd, &word) == 0)
+        waker->fn(waker->arg);
+}
+
+int fw_host_waker(struct fw_host *host, fw_timer_fn fn, void *arg, struct fw_waker **ret)
+{
+    struct fw_waker *waker = must(malloc(sizeof *waker));
+    *waker =
+        (struct fw_waker){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .fn = fn, .arg = arg };
+    if (waker->fd < 0)
+        abort();
+    *ret = waker;
+    return fw_host_watch(host, waker->fd, FW_READABLE, on_wake, waker, &waker->watch);
+}
+
+void fw_waker_wake(struct fw_waker *waker)
+{
+    (void)eventfd_write(waker->fd, 1);
+}
+
+void fw_waker_free(struct fw_waker *waker)
+{
+    if (!waker)
+        return;
+    fw_watch_free(waker->watch);
+    close(waker->fd);
+    free(waker);
 }
 
 /* ---- timers ---- */

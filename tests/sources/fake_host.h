@@ -10,12 +10,23 @@
 struct fake_event {
     char *channel, *key, *from, *data; /* NUL-terminated copies; key and from may be NULL */
     size_t channel_len, len;
+    uint64_t pos[2];
+    int64_t time_ms;
+    bool history;
+};
+
+struct fake_gap {
+    char reason[32];
+    uint64_t pos[2];
+    bool history;
+    size_t before; /* how many events had come */
 };
 
 struct fake_answer {
     uint64_t request;
     const char *code; /* NULL: accepted */
-    char message[600];
+    char message[600], id[64];
+    size_t n_events; /* that had come by then */
 };
 
 struct fake_name {
@@ -29,7 +40,9 @@ struct fw_host {
     void (*on_event)(void *arg, const struct fw_source_event *event); /* instead of recording */
     void (*on_answer)(void *arg, uint64_t request, const char *code);
     void *arg;
-    unsigned flushes_until_full; /* the flush after so many says stop; 0: never */
+    unsigned flushes_until_full;       /* the flush after so many says stop; 0: never */
+    size_t event_max;                  /* 1 MiB */
+    uint64_t log_identity, log_pos[2]; /* what the log holds; also what the source makes of it */
     /* what the source has said */
     unsigned n_opened, n_lost, n_refused_events, n_flushes, n_lookups, n_warnings;
     char mode[32], guarantee[128], lost_reason[32], lost_message[600], log[4096];
@@ -39,6 +52,9 @@ struct fw_host {
     unsigned n_ready, n_refused, max_unflushed, unflushed;
     struct fake_event *events;
     size_t n_events, cap_events;
+    struct fake_gap gaps[16];
+    unsigned n_gaps, n_begun;
+    uint64_t identity, floor[2]; /* as opened, as begun */
     struct fake_answer *answers;
     size_t n_answers, cap_answers;
     /* the loop */
