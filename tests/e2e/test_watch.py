@@ -1,0 +1,144 @@
+"""fanwire_watch: changes of a table's rows as events, in notify mode."""
+import subprocess
+
+from case import case, equal
+
+
+def install(t, database):
+    sql = subprocess.run([t.binary, "sql", "postgres"], stdout=subprocess.PIPE, check=True).stdout
+    database.psql(sql.decode())
+    return sql
+
+
+class Watched:
+    """A server on a database with the SQL, and a client that hears some channels."""
+
+    def __init__(self, t, *channels):
+        self.database = t.database()
+        install(t, self.database)
+        self.server = t.server(self.database.url)
+        self.client = t.ws(self.server, "/ws?" + "&".join("channel=" + c for c in channels),
+                           protocol="fanwire.v1")
+        self.client.expect("welcome")
+        for _ in channels:
+            self.client.expect("ready")
+
+    def sql(self, text):
+        return self.database.psql(text)
+
+    def event(self):
+        message = self.client.expect("message")
+        data = message["data"]
+        assert int(data.pop("tx")) > 0
+        return message["channel"], data
+
+
+@case(postgres=True)
+def test_each_kind_of_change(t):
+    w = Watched(t, "todos:1", "todos:2")
+    w.sql("create table todos (id int primary key, list int, title text);"
+          "select fanwire_watch('todos', 'todos:{list}')")
+    w.sql("insert into todos values (7, 1, 'milk')")
+    row = {"id": 7, "list": 1, "title": "milk"}
+    base = {"table": "public.todos", "key": {"id": 7}}
+    equal(w.event(), ("todos:1", dict(base, op="insert", row=row)))
+    w.sql("update todos set title = 'Milch'")
+    new = dict(row, title="Milch")
+    equal(w.event(), ("todos:1", dict(base, op="update", row=new, old=row)))
+    w.sql("update todos set list = 2")  # a row that moves is told to both
+    moved = dict(base, op="update", row=dict(new, list=2), old=new)
+    equal([w.event(), w.event()], [("todos:2", moved), ("todos:1", moved)])
+    w.sql("delete from todos")
+    equal(w.event(), ("todos:2", dict(base, op="delete", old=dict(new, list=2))))
+    w.sql("begin; insert into todos values (8, 1, 'never'); rollback;"
+          "insert into todos values (9, null, 'no channel');"
+          "insert into todos values (10, 1, 'next')")
+    equal(w.event()[1]["key"], {"id": 10})
+
+
+@case(postgres=True)
+def test_columns_truncate_and_no_key(t):
+    w = Watched(t, "log", "{x}")
+    w.sql("create schema app; create table app.log (a int, \"B b\" text, c text);"
+          "select fanwire_watch('app.log', 'log', array['a', 'B b']);"
+          "insert into app.log values (1, 'é \"', 'hidden')")
+    equal(w.event(), ("log", {"op": "insert", "table": "app.log", "row": {"a": 1, "B b": 'é "'}}))
+    w.sql("truncate app.log")
+    equal(w.event(), ("log", {"op": "truncate", "table": "app.log"}))
+    w.sql("select fanwire_watch('app.log', 'log:{B b}', null);"  # replaces the first
+          "insert into app.log values (2, '{a}', 'not replaced again')")
+    w.sql("select fanwire_unwatch('app.log'); insert into app.log values (3, 'x', 'unheard');"
+          "select fanwire_publish('log', '\"end\"'::jsonb)")
+    equal(w.client.expect("message")["data"], "end")
+
+
+@case(postgres=True)
+def test_too_large_for_notify_never_fails_the_writer(t):
+    w = Watched(t, "docs")
+    w.sql("create table docs (id text primary key, body text);"
+          "select fanwire_watch('docs', 'docs');"
+          "insert into docs values ('a', repeat('x', 100000))")
+    equal(w.event(), ("docs", {"op": "insert", "table": "public.docs", "key": {"id": "a"},
+                               "partial": True}))
+    w.sql("insert into docs select string_agg(md5(i::text), ''), 'key too large' from "
+          "generate_series(1, 70) i")
+    equal(w.event()[1]["op"], "insert")
+    w.sql("update docs set id = repeat(md5(id), 70) where id = 'a'")
+    key = {"id": w.sql("select repeat(md5('a'), 70)")}
+    equal(w.event(), ("docs", {"op": "update", "table": "public.docs", "key": key,
+                               "partial": True}))
+
+
+@case(postgres=True)
+def test_channels_that_are_none_do_not_fail_the_writer(t):
+    w = Watched(t, "c:ok")
+    w.sql("create table c (name text); select fanwire_watch('c', 'c:{name}');"
+          "insert into c values (repeat('x', 300)), (E'a\\tb'), ('ok')")
+    equal(w.event()[0], "c:ok")
+
+
+@case(postgres=True)
+def test_many_rows_in_order(t):
+    w = Watched(t, "n")
+    w.sql("create table n (i int primary key); select fanwire_watch('n', 'n');"
+          "insert into n select generate_series(1, 2000)")
+    equal([w.event()[1]["row"]["i"] for _ in range(2000)], list(range(1, 2001)))
+
+
+@case(postgres=True)
+def test_partitions_roles_and_mistakes(t):
+    w = Watched(t, "p")
+    w.sql("create table p (i int primary key) partition by range (i);"
+          "create table p1 partition of p for values from (0) to (10);"
+          "select fanwire_watch('p', 'p'); insert into p values (1)")
+    equal(w.event(), ("p", {"op": "insert", "table": "public.p", "key": {"i": 1}, "row": {"i": 1}}))
+    w.sql("create role fanwire_watch_writer; grant all on p to fanwire_watch_writer")
+    t.cleanup(lambda: w.sql("drop owned by fanwire_watch_writer; drop role fanwire_watch_writer"))
+    w.sql("set role fanwire_watch_writer; insert into p values (2)")
+    equal(w.event()[1]["key"], {"i": 2})
+    w.sql("create view v as select * from p")
+    for bad, said in (("'v', 'v'", "is no table"), ("'p', 'p:{nope}'", "has no column nope"),
+                      ("'p', 'p:{'", "no channel template"), ("'p', ''", "no channel template"),
+                      ("'p', 'p', array['zz']", "has no column zz"),
+                      ("'gone', 'p'", "does not exist")):
+        try:
+            w.sql("select fanwire_watch(%s)" % bad)
+        except RuntimeError as error:
+            assert said in str(error), (bad, error)
+        else:
+            raise AssertionError("taken: " + bad)
+
+
+@case(postgres=True)
+def test_uninstall_ends_watching(t):
+    w = Watched(t, "u")
+    w.sql("create table u (i int); select fanwire_watch('u', 'u'); insert into u values (1)")
+    equal(w.event()[1]["row"], {"i": 1})
+    install(t, w.database)  # again, at will
+    w.sql("insert into u values (2)")
+    equal(w.event()[1]["row"], {"i": 2})
+    gone = subprocess.run([t.binary, "sql", "postgres", "--uninstall"], check=True,
+                          stdout=subprocess.PIPE).stdout
+    w.sql(gone.decode())
+    w.sql("insert into u values (3); notify u, '\"by hand\"'")
+    equal(w.client.expect("message")["data"], "by hand")
