@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes a text file as a C header: embed.py INPUT NAME OUTPUT gives `static const char NAME[]`."""
+"""Writes a text file as a C header: embed.py INPUT NAME OUTPUT gives `static const char NAME[]`, and
+its entity tag as the macro NAME_etag."""
+import hashlib
 import sys
 
 source, name, target = sys.argv[1:]
@@ -11,3 +13,4 @@ with open(target, "w") as f:
     for row in rows:
         f.write("    " + "".join("%d," % (b - 256 if b > 127 else b) for b in row) + "\n")
     f.write("};\n")
+    f.write('#define %s_etag "\\"%s\\""\n' % (name, hashlib.sha256(data).hexdigest()[:16]))

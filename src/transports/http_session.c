@@ -1,5 +1,6 @@
 /* HTTP/1.1: reading requests, routing, answering. Keep-alive and pipelining; a request is not
  * parsed before the response to the one before it is sent. */
+#include "client_js.h"
 #include "http.h"
 #include "page_html.h"
 #include "text.h"
@@ -42,10 +43,11 @@ void http_respond(struct worker *w, struct conn *c, unsigned status, const char 
                http_date(w));
     if (type)
         buf_printf(out, "Content-Type: %s\r\n", type);
-    if (status != 204)
+    if (status != 204 && status != 304)
         buf_printf(out, "Content-Length: %zu\r\n", len);
-    buf_printf(out, "%sX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s\r\n",
-               fields, keep ? "" : "Connection: close\r\n");
+    buf_printf(out, "%sX-Content-Type-Options: nosniff\r\n%s%s\r\n", fields,
+               strstr(fields, "Cache-Control:") ? "" : "Cache-Control: no-store\r\n",
+               keep ? "" : "Connection: close\r\n");
     if (!(c->flags & CONN_HEAD) && len)
         buf_append(out, body, len);
     if (out->failed) {
@@ -426,6 +428,26 @@ static void simple(struct worker *w, struct conn *c, const char *type, const cha
     http_answered(w, c);
 }
 
+/* RFC 9110 13.1.2, weak comparison: any of the tags listed, or all. */
+static bool etag_matches(struct slice list, const char *etag)
+{
+    return (list.len == 1 && list.data[0] == '*') ||
+           memmem(list.data, list.len, etag, strlen(etag)) != NULL;
+}
+
+/* The JavaScript client; public, so that a page of any origin may import it. */
+static void client_request(struct worker *w, struct conn *c, const struct http_request *request)
+{
+    static const char fields[] = "ETag: " client_js_etag "\r\nAccess-Control-Allow-Origin: *\r\n"
+                                 "Cache-Control: no-cache\r\n";
+    if (etag_matches(request->if_none_match, client_js_etag))
+        http_respond(w, c, 304, NULL, fields, NULL, 0);
+    else
+        http_respond(w, c, 200, "text/javascript; charset=utf-8", fields, client_js,
+                     sizeof(client_js) - 1);
+    http_answered(w, c);
+}
+
 static void refuse(struct worker *w, struct conn *c, enum error_code code, const char *detail)
 {
     http_problem(w, c, code, detail);
@@ -474,11 +496,15 @@ static void route_public(struct worker *w, struct conn *c, const struct http_req
     } else if (path.len == 8 && memcmp(path.data, "/healthz", 8) == 0) {
         if (method_is(w, c, request, false))
             simple(w, c, "text/plain", "ok\n", 3);
+    } else if (path.len == 11 && memcmp(path.data, "/fanwire.js", 11) == 0) {
+        if (method_is(w, c, request, false))
+            client_request(w, c, request);
     } else if (w->settings->dev && path.len == 1) {
         if (method_is(w, c, request, false))
             simple(w, c, "text/html; charset=utf-8", page_html, strlen(page_html));
     } else {
-        refuse(w, c, CODE_NOT_FOUND, "there are /ws, /sse, /history, /publish and /healthz");
+        refuse(w, c, CODE_NOT_FOUND,
+               "there are /ws, /sse, /history, /publish, /fanwire.js and /healthz");
     }
 }
 

@@ -1,0 +1,427 @@
+"""The JavaScript client, in Node and in a real browser."""
+import gzip
+import json
+import os
+import signal
+import threading
+
+from browser import Browser
+from case import case, equal, eventually
+from node_client import CLIENT, Node, npm
+from web import Raw
+
+LIVE = "live.state === 'live'"
+
+
+def start(client, url, options="{}"):
+    """live, the states it went through, and what `see` logs of each subscription."""
+    client.run("""void (globalThis.live = connect(%s, %s), globalThis.states = [],
+                        globalThis.log = [], live.onstate = s => states.push(s))"""
+               % (json.dumps(url), options))
+
+
+def subscribe(client, channel, options="", name="sub"):
+    client.run("""void (globalThis.%s = live.subscribe(%s, {
+                   onmessage: e => log.push(e.data), ongap: g => log.push("gap:" + g.reason),
+                   onerror: e => log.push("error:" + e.code), %s }))"""
+               % (name, json.dumps(channel), options))
+
+
+def settled(client, name="sub"):
+    """Everything before is delivered: the subscription stands somewhere."""
+    client.eventually("%s.id != null" % name)
+
+
+def sees(client, *expected):
+    client.eventually("log.length >= %d" % len(expected))
+    equal(client.run("log.splice(0)"), list(expected))
+
+
+def client_of(t, server, options="{}"):
+    node = Node(t)
+    start(node, server.url, options)
+    return node
+
+
+# ---- as it is served and packed ----
+
+def test_served(t):
+    server = t.server()
+    answer = server.get("/fanwire.js", headers={"Origin": "http://elsewhere.example"})
+    equal(answer.status, 200)
+    equal(answer.headers["content-type"], "text/javascript; charset=utf-8")
+    equal(answer.headers["access-control-allow-origin"], "*")
+    equal(answer.headers["cache-control"], "no-cache")
+    assert len(gzip.compress(answer.body, 9)) <= 4096, len(gzip.compress(answer.body, 9))
+    tag = answer.headers["etag"]
+    for given in (tag, "W/" + tag, '"x", ' + tag, "*"):
+        again = server.get("/fanwire.js", headers={"If-None-Match": given})
+        equal((again.status, again.body, again.headers["etag"]), (304, b"", tag))
+    equal(server.get("/fanwire.js", headers={"If-None-Match": '"x"'}).status, 200)
+    head = server.request("HEAD", "/fanwire.js")
+    equal((head.status, head.body), (200, b""))
+    equal(int(head.headers["content-length"]), len(answer.body))
+    equal(server.request("POST", "/fanwire.js", b"").status, 405)
+    equal(server.get("/fanwire.jsx").status, 404)
+    with Raw(server.address) as raw:  # a 304 has no body, and the connection goes on
+        one = b"GET /fanwire.js HTTP/1.1\r\nHost: h\r\nIf-None-Match: *\r\n\r\n"
+        raw.send(one + b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        while raw.fill():
+            pass
+        assert raw.buffer.startswith(b"HTTP/1.1 304 Not Modified\r\n"), raw.buffer
+        assert raw.buffer.endswith(b"\r\n\r\nok\n"), raw.buffer
+
+
+def test_packed(t):
+    tarball = npm(t.directory, "pack", "--json", CLIENT)
+    packed = json.loads(tarball)[0]
+    equal(sorted(one["path"] for one in packed["files"]),
+          ["README.md", "fanwire.d.ts", "fanwire.js", "package.json"])
+    npm(t.directory, "install", "./" + packed["filename"])
+    server = t.server()
+    node = client_of(t, server)
+    node.eventually(LIVE)
+
+
+# ---- in Node ----
+
+def test_publish_and_listen(t):
+    server = t.server()
+    node = client_of(t, server)
+    subscribe(node, "todos")
+    settled(node)
+    equal(node.run("states"), ["live"])
+    assert node.run("typeof live.id") == "string"
+    for payload in (b'{"a": [1]}', b"plain", b"", "✓ <b>".encode()):
+        server.publish_ok("todos", payload)
+    sees(node, {"a": [1]}, "plain", "", "✓ <b>")
+    server.publish_ok("todos", b"\xff\x00")
+    node.eventually("log[0] instanceof Uint8Array && log.splice(0)[0].join() === '255,0'")
+    assert node.run("sub.publish({ b: 2 })")
+    equal(node.run("sub.publish('text').then(() => 'done')"), "done")
+    node.run("sub.publish(new Uint8Array([104, 105]))")
+    sees(node, {"b": 2}, "text", "hi")
+    equal(node.run("live.publish('', 1).catch(e => e.code)"), "bad-channel")
+    node.run("void sub.close()")
+    server.publish_ok("todos", b"unheard")
+    server.wait_for_metric("fanwire_subscriptions", lambda n: n == 0)
+    node.run("void live.close()")
+    equal(node.run("live.publish('todos', 1).catch(e => e.message)"), "closed")
+    equal(node.run("log"), [])
+
+
+def test_echo(t):
+    server = t.server()
+    node, other = client_of(t, server), client_of(t, server)
+    for client in (node, other):
+        subscribe(client, "chat", "echo: false")
+        settled(client)
+    node.run("sub.publish('mine')")
+    other.run("sub.publish('theirs')")
+    server.publish_ok("chat", b"end")
+    sees(node, "theirs", "end")
+    sees(other, "mine", "end")
+
+
+def test_iterator(t):
+    server = t.server()
+    node = client_of(t, server)
+    node.run("void (globalThis.sub = live.subscribe('a'))")
+    settled(node)
+    node.run("""void (async () => {
+        for await (const event of sub) {
+            log.push([event.channel, event.data, event.text, event.id === sub.id]);
+            if (event.data === 3) break;
+        }
+        log.push("left");
+    })()""")
+    for n in (1, 2, 3):
+        server.publish_ok("a", b"%d" % n)
+    node.eventually("log.includes('left')")
+    equal([row[:3] for row in node.run("log")[:3]], [["a", n, str(n)] for n in (1, 2, 3)])
+    server.wait_for_metric("fanwire_subscriptions", lambda n: n == 0)
+
+
+def test_last_and_since(t):
+    server = t.server()
+    ids = [server.publish_ok("a", b"%d" % n) for n in range(5)]
+    node = client_of(t, server)
+    subscribe(node, "a", "last: 2")
+    sees(node, 3, 4)
+    # joins a channel that is being heard: each gets its own replay, nobody anything twice
+    node.run("""void (globalThis.log2 = [], globalThis.sub2 = live.subscribe("a", {
+                   since: %s, onmessage: e => log2.push(e.data) }))""" % json.dumps(ids[0]))
+    node.run("""void (globalThis.log3 = [], globalThis.sub3 = live.subscribe("a", {
+                   last: 1, onmessage: e => log3.push(e.data) }))""")
+    for n in range(5, 8):
+        server.publish_ok("a", b"%d" % n)
+    server.publish_ok("a", b"8")
+    node.eventually("[log, log2, log3].every(one => one.at(-1) === 8)")
+    equal(node.run("[log, log2]"), [[5, 6, 7, 8], list(range(1, 9))])
+    heard = node.run("log3")
+    equal(heard, list(range(heard[0], 9)))
+
+
+def test_joins_under_load(t):
+    """Subscriptions with places of their own come and go while events flow."""
+    server = t.server()
+    node = client_of(t, server)
+    subscribe(node, "a")
+    settled(node)
+    stop = threading.Event()
+    count = [0]
+
+    def publish():
+        while not stop.is_set() and count[0] < 3000:
+            server.publish_ok("a", b"%d" % count[0])
+            count[0] += 1
+    thread = threading.Thread(target=publish)
+    thread.start()
+    node.run("void (globalThis.logs = [])")
+    for i in range(20):
+        node.run("""void (l => { logs.push(l);
+            live.subscribe("a", { %s, onmessage: e => l.push(e.data) }); })([])"""
+                 % ("last: 3" if i % 2 else "since: 'oldest'"))
+        node.eventually("logs.at(-1).length > 3")
+    stop.set()
+    thread.join()
+    last = count[0] - 1
+    node.eventually("[log, ...logs].every(one => one.at(-1) === %d)" % last)
+    for heard in node.run("[log, ...logs]"):
+        equal(heard, list(range(heard[0], last + 1)), "dense, in order, nothing twice")
+
+
+def test_refused_channel(t):
+    server = t.server(public=("open",))
+    node = client_of(t, server)
+    subscribe(node, "closed")
+    sees(node, "error:channel-forbidden")
+    equal(node.run("sub[Symbol.asyncIterator]().next().catch(e => e.code)"), "channel-forbidden")
+    subscribe(node, "open")
+    settled(node)
+    server.publish_ok("open", b"1")
+    sees(node, 1)
+    equal(node.run("live.state"), "live")
+
+
+def test_denied(t):
+    server = t.server()
+    node = client_of(t, server, "{ heartbeat: 1 }")
+    subscribe(node, "a")
+    sees(node, "error:denied")
+    equal(node.run("states").pop(), "denied")
+    equal(node.run("live.publish('a', 1).catch(e => e.code)"), "denied")
+    opened = server.metric('fanwire_connections_opened_total{transport="ws"}')
+    equal(opened, 1.0)
+
+
+def test_worker_killed(t):
+    server = t.server(workers=1, exits_expected=True)
+    node = client_of(t, server)
+    for name in ("a", "b"):
+        subscribe(node, name, name=name)
+        settled(node, name)
+    server.publish_ok("a", b"1")
+    sees(node, 1)
+    os.kill(server.workers()[1], signal.SIGKILL)
+    eventually(lambda: published(server, "b", b"2"), 10, "a new worker publishes")
+    server.publish_ok("a", b"3")
+    node.eventually("log.length >= 2")
+    equal(node.run("log.sort()"), [2, 3], "order holds per channel")
+    equal(node.run("states"), ["live", "offline", "live"])
+
+
+def published(server, channel, payload):
+    try:
+        return server.publish(channel, payload).status == 200
+    except OSError:
+        return False
+
+
+def test_load(t):
+    """load at ready, events wait for it; a restart is a gap, and loads again."""
+    server = t.server()
+    port = server.address[1]
+    node = client_of(t, server)
+    subscribe(node, "a", """load: () => new Promise(done => globalThis.loaded = done),
+                            onload: data => log.push("load:" + data)""")
+    node.eventually("!!globalThis.loaded")
+    server.publish_ok("a", b"1")
+    server.publish_ok("a", b"2")
+    equal(node.run("log"), [])
+    node.eventually("sub.held?.length === 2")
+    node.run("void (loaded('x'), globalThis.loaded = undefined)")
+    sees(node, "load:x", 1, 2)
+    server.publish_ok("a", b"3")
+    sees(node, 3)
+    server.stop()
+    node.eventually("live.state === 'offline'")
+    again = t.server("memory:", http="127.0.0.1:%d" % port)
+    node.eventually("!!globalThis.loaded")
+    again.publish_ok("a", b"4")
+    node.run("void loaded('y')")
+    sees(node, "gap:new-epoch", "load:y", 4)
+
+
+def test_load_that_fails(t):
+    server = t.server()
+    node = client_of(t, server)
+    node.run("void (globalThis.tries = 0)")
+    subscribe(node, "a", """load: () => { if (++tries < 3) throw new Error("no"); return tries; },
+                            onload: data => log.push("load:" + data)""")
+    sees(node, "load:3")
+
+
+def test_source_dies(t):
+    server = t.server(exits_expected=True)
+    node = client_of(t, server)
+    subscribe(node, "a")
+    settled(node)
+    os.kill(server.source_pid(), signal.SIGSTOP)
+    node.eventually("live.state === 'stale'")
+    os.kill(server.source_pid(), signal.SIGKILL)
+    node.eventually(LIVE)
+    equal(node.run("states"), ["live", "stale", "live"])
+
+
+def test_retry_is_honoured(t):
+    server = t.server(drain="1s")
+    node = client_of(t, server)
+    node.eventually(LIVE)
+    node.run("""void (globalThis.waits = [], globalThis.realTimeout = setTimeout,
+        globalThis.setTimeout = (f, ms) => { waits.push(ms); return realTimeout(f, ms); })""")
+    server.stop()
+    node.eventually("live.state === 'offline'")
+    # what the server said, a whole number; a back-off of the client's own is none
+    waits = node.run("waits.filter(ms => Number.isInteger(ms) && ms >= 1000)")
+    assert waits, node.run("waits")
+
+
+def test_proxy_without_websockets(t):
+    server = t.server(workers=1, exits_expected=True)
+    node = client_of(t, server, """{ WebSocket: class {
+        constructor() { setTimeout(() => this.onclose({ code: 1006, reason: "" })); }
+        close() {} } }""")
+    for name in ("a", "b/c"):
+        subscribe(node, name, name="sub_" + name[0])
+        settled(node, "sub_" + name[0])
+    equal(server.metric('fanwire_connections{transport="sse"}'), 2.0)
+    node.run("sub_a.publish({ x: 1 })")
+    sees(node, {"x": 1})
+    node.run("live.publish('b/c', new Uint8Array([255]))")
+    node.eventually("log.length === 1 && log.splice(0)[0][0] === 255")
+    equal(node.run("live.publish('', 1).catch(e => e.code)"), "not-supported")
+    os.kill(server.workers()[1], signal.SIGKILL)
+    eventually(lambda: published(server, "a", b"2"), 10, "a new worker publishes")
+    sees(node, 2)
+    node.run("void sub_b.close()")
+    server.wait_for_metric('fanwire_connections{transport="sse"}', lambda n: n == 1)
+
+
+def test_refused_over_sse(t):
+    server = t.server(public=("open",))
+    node = client_of(t, server, "{ WebSocket: null }")
+    subscribe(node, "closed")
+    sees(node, "error:channel-forbidden")
+
+
+@case(timeout=90)
+def test_stalled_network(t):
+    server = t.server()
+    proxy = t.proxy(server.address[1])
+    node = Node(t)
+    start(node, "http://127.0.0.1:%d" % proxy.port, "{ heartbeat: 5 }")
+    subscribe(node, "a")
+    settled(node)
+    proxy.stall()
+    server.publish_ok("a", b"1")
+    node.eventually("live.state === 'offline'", 20)
+    proxy.cut()
+    proxy.resume()
+    sees(node, 1)
+    proxy.cut()
+    server.publish_ok("a", b"2")
+    sees(node, 2)
+
+
+# ---- in a browser: tabs ----
+
+def tabs_of(t, server, count, prepare=""):
+    browser = Browser()
+    t.cleanup(browser.close)
+    pages = []
+    for i in range(count):
+        page = browser.open(server.url + "/healthz")
+        page.eventually("location.pathname === '/healthz' && document.readyState === 'complete'")
+        page.run("""(async () => { %s
+            globalThis.connect = (await import("/fanwire.js")).connect; })()""" % prepare)
+        start(page, server.url)
+        subscribe(page, "a", "echo: false" if i == 0 else "")
+        pages.append(page)
+    for page in pages:
+        page.eventually(LIVE)
+        settled(page)
+    return pages
+
+
+def close(page):
+    try:
+        page.command("Page.close")
+    except Exception:  # noqa: B902 its answer may be lost with the page
+        pass
+
+
+def one_connection(server):
+    server.wait_for_metric('fanwire_connections{transport="ws"}', lambda n: n == 1)
+
+
+def share_and_survive(t, prepare, count):
+    server = t.server()
+    pages = tabs_of(t, server, count, prepare)
+    one_connection(server)
+    equal(server.metric('fanwire_connections_opened_total{transport="ws"}'), 1.0)
+    server.publish_ok("a", b"1")
+    for page in pages:
+        sees(page, 1)
+    pages[0].run("sub.publish('from the first')")
+    for page in pages[1:]:
+        sees(page, "from the first")
+    pages[1].run("sub.publish('from the second')")
+    for page in pages:
+        sees(page, "from the second")
+    close(pages.pop(0))
+    server.publish_ok("a", b"2")
+    for page in pages:
+        sees(page, 2)
+    one_connection(server)
+    close(pages.pop())
+    server.publish_ok("a", b"3")
+    for page in pages:
+        sees(page, 3)
+
+
+@case(timeout=120)
+def test_ten_tabs_share_a_worker(t):
+    share_and_survive(t, "", 10)
+
+
+@case(timeout=120)
+def test_tabs_without_locks(t):
+    """A page of plain http has none; workers it has."""
+    share_and_survive(t, 'Object.defineProperty(navigator, "locks", { value: undefined });', 4)
+
+
+@case(timeout=120)
+def test_tabs_without_shared_workers(t):
+    share_and_survive(t, "delete globalThis.SharedWorker;", 4)
+
+
+@case(timeout=120)
+def test_tabs_that_cannot_share(t):
+    server = t.server()
+    pages = tabs_of(t, server, 2, """delete globalThis.SharedWorker;
+        Object.defineProperty(navigator, "locks", { value: undefined });""")
+    server.wait_for_metric('fanwire_connections{transport="ws"}', lambda n: n == 2)
+    server.publish_ok("a", b"1")
+    for page in pages:
+        sees(page, 1)
