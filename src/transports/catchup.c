@@ -264,7 +264,7 @@ static void replay_since(struct worker *w, struct conn *c, struct join *join)
 
 /* ---- the connection's own stream, from its cursor to the frontier ---- */
 
-static int compare_offsets(const void *a, const void *b)
+int compare_offsets(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;

@@ -78,12 +78,6 @@ struct resume resume_control(struct worker *w, const struct since *since, uint64
     return r;
 }
 
-static int compare_offsets(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
 /* The newest N before `cut` of one channel, or (join NULL) of each channel that the connection
  * opened with, in one order, become the replay of the first of these joins. */
 static void joins_last(struct worker *w, struct conn *c, struct join *only, uint64_t cut)

@@ -138,6 +138,7 @@ void observe_delivery(struct worker *w, const struct conn *c, uint32_t frames, s
 /* ---- catchup.c: from the log to sockets ---- */
 void catch_up(struct worker *w, int64_t budget_us);
 void catch_up_done(struct worker *w);
+int compare_offsets(const void *a, const void *b); /* of log offsets, for qsort() */
 
 /* ---- wanted.c ---- */
 struct channel *channel_acquire(struct worker *w, const char *name, size_t len);
