@@ -431,8 +431,8 @@ static void simple(struct worker *w, struct conn *c, const char *type, const cha
 /* RFC 9110 13.1.2, weak comparison: any of the tags listed, or all. */
 static bool etag_matches(struct slice list, const char *etag)
 {
-    return (list.len == 1 && list.data[0] == '*') ||
-           memmem(list.data, list.len, etag, strlen(etag)) != NULL;
+    return list.data && ((list.len == 1 && list.data[0] == '*') ||
+                         memmem(list.data, list.len, etag, strlen(etag)) != NULL);
 }
 
 /* The JavaScript client; public, so that a page of any origin may import it. */

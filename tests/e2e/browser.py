@@ -19,14 +19,14 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "-
 
 
 class Browser:
-    def __init__(self):
+    def __init__(self, *flags):
         path = shutil.which("chromium")
         if not path:
             raise Skip("no chromium is installed")
         self.profile = tempfile.mkdtemp(prefix="fanwire-chromium-")
         self.log = open(os.path.join(self.profile, "log"), "wb")
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", path, *FLAGS,
+            ["setpriv", "--pdeathsig", "KILL", "--", path, *FLAGS, *flags,
              "--user-data-dir=" + self.profile, "about:blank"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         self.port = int(eventually(self._port, 30, "chromium listens"))

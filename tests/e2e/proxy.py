@@ -1,5 +1,5 @@
-"""A TCP proxy that can be cut (connections reset), stalled (nothing is passed on) and closed to new
-connections, to look at how the two sides bear it."""
+"""A TCP proxy that can be cut (connections reset), stalled (nothing is passed on), closed to new
+connections and to WebSockets, to look at how the two sides bear it."""
 import selectors
 import socket
 import struct
@@ -18,6 +18,7 @@ class Proxy:
         self._stalled = False
         self._refusing = False
         self._closed = False
+        self.websockets = True  # False: a connection that asks for one is reset
         self.accepted = 0
         self._wake, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -109,7 +110,8 @@ class Proxy:
     def _pass_on(self, s):
         try:
             data = s.recv(BLOCK)
-            if data:
+            upgrades = b"\nupgrade: websocket" in data.lower()
+            if data and (self.websockets or not upgrades):
                 self._pairs[s].sendall(data)
                 return
         except OSError:

@@ -346,16 +346,16 @@ def test_stalled_network(t):
 
 # ---- in a browser: tabs ----
 
-def tabs_of(t, server, count, prepare=""):
-    browser = Browser()
+def tabs_of(t, server, count, prepare="", host="127.0.0.1", port=None):
+    browser = Browser("--host-resolver-rules=MAP fanwire.test 127.0.0.1")
     t.cleanup(browser.close)
-    pages = []
+    pages, url = [], "http://%s:%d" % (host, port or server.address[1])
     for i in range(count):
-        page = browser.open(server.url + "/healthz")
+        page = browser.open(url + "/healthz")
         page.eventually("location.pathname === '/healthz' && document.readyState === 'complete'")
         page.run("""(async () => { %s
             globalThis.connect = (await import("/fanwire.js")).connect; })()""" % prepare)
-        start(page, server.url)
+        start(page, url)
         subscribe(page, "a", "echo: false" if i == 0 else "")
         pages.append(page)
     for page in pages:
@@ -375,9 +375,9 @@ def one_connection(server):
     server.wait_for_metric('fanwire_connections{transport="ws"}', lambda n: n == 1)
 
 
-def share_and_survive(t, prepare, count):
+def share_and_survive(t, prepare, count, **options):
     server = t.server()
-    pages = tabs_of(t, server, count, prepare)
+    pages = tabs_of(t, server, count, prepare, **options)
     one_connection(server)
     equal(server.metric('fanwire_connections_opened_total{transport="ws"}'), 1.0)
     server.publish_ok("a", b"1")
@@ -408,7 +408,7 @@ def test_ten_tabs_share_a_worker(t):
 @case(timeout=120)
 def test_tabs_without_locks(t):
     """A page of plain http has none; workers it has."""
-    share_and_survive(t, 'Object.defineProperty(navigator, "locks", { value: undefined });', 4)
+    share_and_survive(t, "if (navigator.locks) throw 'locks';", 4, host="fanwire.test")
 
 
 @case(timeout=120)
@@ -425,3 +425,22 @@ def test_tabs_that_cannot_share(t):
     server.publish_ok("a", b"1")
     for page in pages:
         sees(page, 1)
+
+
+@case(timeout=120)
+def test_tabs_behind_a_proxy_without_websockets(t):
+    server = t.server()
+    proxy = t.proxy(server.address[1])
+    proxy.websockets = False
+    pages = tabs_of(t, server, 2, port=proxy.port)
+    equal(server.metric('fanwire_connections{transport="sse"}'), 1.0)
+    proxy.cut()
+    server.publish_ok("a", b"1")
+    for page in pages:
+        sees(page, 1)
+    pages[1].run("sub.publish([2])")
+    for page in pages:
+        sees(page, [2])
+    subscribe(pages[0], "", name="refused")
+    sees(pages[0], "error:bad-channel")
+    equal(server.metric('fanwire_connections{transport="ws"}'), 0.0)
