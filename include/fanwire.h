@@ -88,8 +88,8 @@ FW_API int fw_hub_publish(struct fw_hub *hub, const char *channel, const void *d
                           int timeout_ms, char *id, struct fw_error *err);
 
 /* Stops the source and releases the hub. Close its subscriptions first. NULL is allowed.
- * Thread: any, once. Blocks until the source's thread has ended; a name look-up that is under way is
- * waited for, as long as the system's resolver takes. */
+ * Thread: any, once. Blocks until the source's thread has ended; a name look-up that is under way
+ * is waited for, as long as the system's resolver takes. */
 FW_API void fw_hub_close(struct fw_hub *hub);
 
 /* Opens a subscription to `channel` (NULL: none yet, see fw_sub_add()).

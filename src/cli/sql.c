@@ -101,8 +101,7 @@ int cli_sql(int argc, char **argv)
     if (r != 0)
         return r;
     if (fputs(options.uninstall ? sql_postgres_uninstall : sql_postgres, stdout) < 0 ||
-        (!options.uninstall && fputs(sql_postgres_watch, stdout) < 0) ||
-        fflush(stdout) != 0) {
+        (!options.uninstall && fputs(sql_postgres_watch, stdout) < 0) || fflush(stdout) != 0) {
         perror("fanwire sql: cannot write");
         return 1;
     }
