@@ -114,12 +114,10 @@ static void keep_cut_frame(struct worker *w, struct conn *c, uint64_t off, const
                            size_t len, size_t sent)
 {
     struct cached_frame *cached = frame_cache_get(&w->cache, off, c->format);
-    struct blob *none = NULL, **shared = cached ? &cached->blob : &none;
-    bool had = *shared;
-    conn_keep_tail(w, c, bytes, len, sent, shared);
-    if (cached && *shared && !had)
-        w->cache.large += (*shared)->len;
-    blob_unref(none);
+    bool had = cached && cached->blob;
+    conn_keep_tail(w, c, bytes, len, sent, cached ? &cached->blob : NULL);
+    if (cached && cached->blob && !had)
+        w->cache.large += cached->blob->len;
 }
 
 /* Sends the parcel. Returns how many of its frames need not be sent again: whole, or cut off and

@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LINGER_MS      2000 /* for the peer's end, after ours */
 #define TAIL_BYTES_MAX (64u << 20)
 
 /* ---- memory ---- */

@@ -53,7 +53,6 @@ enum conn_flag {
     CONN_GREETED = 1 << 14,    /* the opening catch-up has been evaluated */
     CONN_TOLD_DOWN = 1 << 15,  /* it believes the source to be away */
     CONN_BODY = 1 << 16,       /* HTTP: the head is complete, the body is awaited */
-    CONN_PAUSED = 1 << 17,     /* in worker->paused: too much is being published */
 };
 
 /* A GET of the history that waits until the source has said how far the channel is covered. */
@@ -125,6 +124,13 @@ void reserve_body(struct worker *w, struct conn *c, size_t size);
 void release_body(struct worker *w, struct conn *c);
 struct conn_more *conn_more(struct conn *c); /* makes it when missing; NULL: no memory */
 void conn_trim(struct conn *c);              /* gives back what an idle connection does not need */
+
+/* A number below n that is the connection's own: spreads in time what would strike all at once. As
+ * good as a random one, and the same each time. */
+static inline uint32_t conn_spread(const struct conn *c, uint32_t n)
+{
+    return (uint32_t)(c->id * 2654435761u % n);
+}
 
 /* ---- output ---- */
 

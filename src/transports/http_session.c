@@ -177,7 +177,7 @@ static enum error_code no_room(const struct worker *w, const struct conn *c)
 
 static unsigned retry_ms_of(const struct conn *c)
 {
-    return 1000 + (unsigned)(c->id * 2654435761u % 4000); /* spread, so that not all come at once */
+    return 1000 + conn_spread(c, 4000);
 }
 
 static void sse_head(struct worker *w, struct conn *c)

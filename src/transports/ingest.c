@@ -124,9 +124,7 @@ static void spread_gap_close(struct worker *w, struct conn *c)
         c->flags & (CONN_GAP_IGNORE | CONN_GAP_CLOSE))
         return;
     c->flags |= CONN_GAP_CLOSE;
-    /* The connection's number spreads them as well as a random one. */
-    uint32_t delay = (uint32_t)(c->id * 2654435761u % GAP_SPREAD_MS);
-    wheel_set(&w->wheel, &c->timer, w->now_ms, delay);
+    wheel_set(&w->wheel, &c->timer, w->now_ms, conn_spread(c, GAP_SPREAD_MS));
 }
 
 static void gap_of_channel(struct worker *w, struct channel *channel)

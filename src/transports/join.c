@@ -112,11 +112,11 @@ static void joins_last(struct worker *w, struct conn *c, struct join *only, uint
  * connection: then the join is gone. */
 static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
 {
+    if (join->since.kind == SINCE_NOW)
+        return w->frontier;
     struct channel *channel = join->sub->channel;
     struct log_channel name = log_channel_of(channel);
     struct resume r = resume_channel(w->log, &name, &join->since, channel->covered_from, cut);
-    if (join->since.kind == SINCE_NOW)
-        return w->frontier;
     if (join->since.kind == SINCE_POSITION)
         count(r.reason ? &w->counters->resumes_gap : &w->counters->resumes_complete, 1);
     /* Events before the position are not for it, also where another channel needs them. */
@@ -131,10 +131,10 @@ static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
  * way, so the way must begin before them. Returns from where. */
 static uint64_t control_resume(struct worker *w, struct join *join, uint64_t cut)
 {
-    struct log_channel name = log_channel_of(&w->control);
-    struct resume r = resume_channel(w->log, &name, &join->since, 0, cut);
     if (join->since.kind != SINCE_POSITION)
         return UINT64_MAX;
+    struct log_channel name = log_channel_of(&w->control);
+    struct resume r = resume_channel(w->log, &name, &join->since, 0, cut);
     if (r.reason == REASON_EXPIRED)
         tell_gap(w, join->conn, join->sub->channel, r.after, r.before, r.reason);
     return r.from;

@@ -19,6 +19,11 @@ struct publishing {
     char ref[]; /* then, only while unsent, channel and payload */
 };
 
+static uint64_t hash_of(uint64_t request)
+{
+    return request * 0x9e3779b97f4a7c15u;
+}
+
 static bool same_request(const void *value, const void *key, size_t len)
 {
     (void)len;
@@ -40,7 +45,7 @@ static int send_one(struct worker *w, struct publishing *p)
 
 static void finish(struct worker *w, struct publishing *p)
 {
-    map_remove(&w->publishes, p->request * 0x9e3779b97f4a7c15u, p);
+    map_remove(&w->publishes, hash_of(p->request), p);
     list_remove(&p->unsent);
     w->publish_bytes -= p->size;
     free(p);
@@ -86,7 +91,7 @@ int publish(struct worker *w, struct conn *c, const char *channel, size_t channe
         memcpy((char *)p->data, data, len);
     if (c->state == CONN_STREAM) /* a POST has no client to filter by */
         client_name(w, c, p->from);
-    if (map_put(&w->publishes, p->request * 0x9e3779b97f4a7c15u, p) < 0) {
+    if (map_put(&w->publishes, hash_of(p->request), p) < 0) {
         free(p);
         return -ENOMEM;
     }
@@ -119,8 +124,8 @@ void on_published(void *worker, uint64_t request, enum error_code code, const ch
                   const char *id)
 {
     struct worker *w = worker;
-    struct publishing *p = map_get(&w->publishes, request * 0x9e3779b97f4a7c15u, same_request,
-                                   &request, sizeof(request));
+    struct publishing *p =
+        map_get(&w->publishes, hash_of(request), same_request, &request, sizeof(request));
     if (p)
         answer(w, p, code, message, id);
 }

@@ -139,7 +139,7 @@ static uint32_t timeout_of(const struct worker *w, const struct conn *c)
         if (c->flags & CONN_BLOCKED)
             return stall_limit(w, c);
         /* Up to an eighth early, so that those who came together are not told together. */
-        return c->heartbeat_s * 1000u - (uint32_t)(c->id * 2654435761u % (c->heartbeat_s * 125u));
+        return c->heartbeat_s * 1000u - conn_spread(c, c->heartbeat_s * 125u);
     }
 }
 

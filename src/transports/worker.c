@@ -206,7 +206,7 @@ static void drain(struct worker *w)
         quota--;
         c->flags |= CONN_DRAINING;
         if (c->state == CONN_STREAM)
-            stream_closing(w, c, CODE_RESTART, 500 + (uint32_t)(c->id * 2654435761u % 5000));
+            stream_closing(w, c, CODE_RESTART, 500 + conn_spread(c, 5000));
         else if (c->state == CONN_ECHO)
             conn_close_ws(w, c, 1012, "restart");
         else if (c->state == CONN_HTTP && !conn_has_unsent(c) && !(c->more && c->more->in.len))
