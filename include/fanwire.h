@@ -87,6 +87,19 @@ FW_API int fw_hub_open(const char *url, const struct fw_hub_options *options,
 FW_API int fw_hub_publish(struct fw_hub *hub, const char *channel, const void *data, size_t len,
                           int timeout_ms, char *id, struct fw_error *err);
 
+struct fw_publish_options {
+    size_t size;
+    const char *key;  /* idempotency: an event whose key stands in the log of the hub that reads it,
+                         in  this channel, is not delivered again; 1–255 bytes, NULL: none */
+    const char *from; /* the client that it comes from, ≤ 64 bytes; NULL: unknown */
+};
+
+/* The same with a key, so that it may be repeated after -ETIMEDOUT. -EINVAL, too, for one that is
+ * too long. `options` (may be NULL) are copied. */
+FW_API int fw_hub_publish_with(struct fw_hub *hub, const char *channel, const void *data,
+                               size_t len, const struct fw_publish_options *options, int timeout_ms,
+                               char *id, struct fw_error *err);
+
 /* Stops the source and releases the hub. Close its subscriptions first. NULL is allowed.
  * Thread: any, once. Blocks until the source's thread has ended; a name look-up that is under way
  * is waited for, as long as the system's resolver takes. */
@@ -141,6 +154,13 @@ FW_API void fw_sub_close(struct fw_sub *sub);
 /* A copy of an event that outlives the next call; owned, one allocation. */
 FW_API int fw_event_copy(const struct fw_event *ev, struct fw_event **ret_copy);
 FW_API void fw_event_free(struct fw_event *copy);
+
+/* The SQL that installs fanwire's functions and tables in a database, safe to run again: what
+ * `fanwire sql` prints. `kind` is "postgres" (`mode` NULL or "notify") or "sqlite" (`mode` NULL).
+ * It is several statements, for PQexec() or sqlite3_exec(); that of "sqlite" begins and commits a
+ * transaction of its own. Returns the text, or NULL where kind or mode is unknown to this version.
+ * Ownership: static. Thread: any. Does not block. */
+FW_API const char *fw_sql(const char *kind, const char *mode);
 
 /* "0.1.0"; static. */
 FW_API const char *fw_version(void);

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Writes a text file as a C header: embed.py INPUT NAME OUTPUT gives `static const char NAME[]`, and
-its entity tag as the macro NAME_etag."""
+"""Writes text files, one after the other, as a C header: embed.py INPUT… NAME OUTPUT gives
+`static const char NAME[]`, and its entity tag as the macro NAME_etag."""
 import hashlib
 import sys
 
-source, name, target = sys.argv[1:]
-with open(source, "rb") as f:
-    data = f.read() + b"\0"
+*sources, name, target = sys.argv[1:]
+data = b""
+for source in sources:
+    with open(source, "rb") as f:
+        data += f.read()
+data += b"\0"
 rows = (data[i:i + 20] for i in range(0, len(data), 20))
 with open(target, "w") as f:
     f.write("static const char %s[] = {\n" % name)

@@ -25,8 +25,16 @@ export interface Live {
     subscribe<T = unknown, L = unknown>(
         channel: string, options?: SubscribeOptions<T, L>): Subscription<T>;
     /** Settles when the backend has accepted it: its id, null where the backend does not tell. */
-    publish(channel: string, data: unknown): Promise<string | null>;
+    publish(channel: string, data: unknown, options?: PublishOptions): Promise<string | null>;
     close(): void;
+}
+
+export interface PublishOptions {
+    /**
+     * Makes a repeat harmless: what has a key that the channel's log holds is not delivered again.
+     * A publish with a key is repeated by itself after a lost connection, until it is answered.
+     */
+    key?: string;
 }
 
 export interface SubscribeOptions<T = unknown, L = unknown> {
@@ -53,7 +61,7 @@ export interface Subscription<T = unknown> extends AsyncIterable<Event<T>> {
     /** Up to where it is complete: a `since` for later. */
     readonly id?: string;
     /** Anything that JSON can say; a Uint8Array is published as its bytes. */
-    publish(data: unknown): Promise<string | null>;
+    publish(data: unknown, options?: PublishOptions): Promise<string | null>;
     close(): void;
 }
 

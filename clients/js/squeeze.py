@@ -65,10 +65,23 @@ def squeeze(text):
             if (name not in used or name in names) and name not in ("as", "do", "if", "in", "of"))
     short = dict(zip(names, free))
     written, blank = "", ""
+    declares = [False]  # per open bracket: is its latest statement a declaration?
     for kind, token in found:
         if kind == "space":
             blank += token
             continue
+        if token in ("const", "let"):
+            if written.endswith(";") and declares[-1]:
+                written = written[:-1] + ","
+                blank = ""
+                continue
+            declares[-1] = True
+        elif written.endswith((";", "}", "{")) and token not in (";", ",", ")", "="):
+            declares[-1] = False
+        if token in "({[":
+            declares.append(False)
+        elif token in ")}]":
+            declares.pop()
         if kind == "word":
             token = SHORTER.get(token) or short.get(token, token)
         blank = glue(written, blank, token)

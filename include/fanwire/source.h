@@ -17,7 +17,7 @@ extern "C" {
 struct fw_host;   /* the hub, as its source sees it */
 struct fw_source; /* the source's own object, opaque to the hub */
 
-/* What a source declares (fw_source_class.traits). */
+/* What a source declares (fw_source_class.traits, fw_host_traits()). */
 enum fw_source_trait {
     FW_SOURCE_DURABLE = 1, /* positions survive reconnection: the source resumes, no gap follows */
     FW_SOURCE_ORDERED = 2, /* positions rise with the log; otherwise they are local to the log */
@@ -46,11 +46,28 @@ struct fw_source_event {
     bool history;    /* re-read at start, not to be delivered live */
 };
 
+/* The answer to a snapshot's query: rows, and which events they contain already. Borrowed during
+ * fw_host_snapshot().
+ *
+ * What is not contained is sent after the rows, also where it was appended before the query ended;
+ * so the answer is given when no event that the rows contain can be appended any more. Where a
+ * source cannot tell (`contains` NULL), everything since the query was asked for comes after the
+ * rows: nothing is missing, and what the rows contain may come once more. */
+struct fw_snapshot {
+    const char *rows; /* for each row its JSON text and a NUL */
+    size_t len;       /* of all, ≤ FW_SNAPSHOT_MAX */
+    /* FW_SOURCE_ORDERED only. Does the row set show what this event's transaction did? */
+    bool (*contains)(const void *arg, const uint64_t pos[2], uint64_t xid);
+    const void *arg;
+    uint64_t floor[2]; /* everything up to this position is contained: nobody looks further back */
+};
+#define FW_SNAPSHOT_MAX (16u << 20)
+
 /* The vtable. All functions run on the hub's loop and must not block. */
 struct fw_source_class {
     const char *kind;    /* "postgres": titles, metrics, start-up line */
     const char *schemes; /* "postgres postgresql", separated by spaces, without the colon */
-    unsigned traits;
+    unsigned traits;     /* enum fw_source_trait; until fw_host_traits() says otherwise */
     /* Parses `url` and allocates the source; no I/O. Returns 0 or -EINVAL/-ENOMEM with text. */
     int (*create)(struct fw_host *host, const char *url, struct fw_source **ret,
                   struct fw_error *err);
@@ -63,8 +80,18 @@ struct fw_source_class {
     /* Starts publishing; ends in fw_host_published(). May be called while not opened: sources that
      * cannot, answer "source-down" at once. */
     void (*publish)(struct fw_source *source, const struct fw_publish *publish);
+    /* Starts publishing n ≥ 1 events in one transaction: all of them are stored, in this order, or
+     * none. Ends in an fw_host_published() for each, in this order: all accepted, or all refused.
+     * NULL: the backend has no such thing; the hub publishes one by one, each after the one before
+     * was accepted, and stops at the first that is refused. */
+    void (*publish_batch)(struct fw_source *source, const struct fw_publish *events, size_t n);
     /* Stop or go on reading the backend (pacing: readers that make progress must not be lapped). */
     void (*pause)(struct fw_source *source, bool paused);
+    /* Runs the query (one SELECT, of the configuration) on a consistent view; ends in
+     * fw_host_snapshot() or fw_host_snapshot_refused(). One at a time, only while opened; a source
+     * that loses its stream meanwhile forgets it, and is asked again. `sql` is borrowed for the
+     * source's life. NULL: no queries here. */
+    void (*snapshot)(struct fw_source *source, uint64_t request, const char *sql);
     /* Drops all connections, answers all publishes ("source-down"), frees the source. */
     void (*destroy)(struct fw_source *source);
 };
@@ -78,9 +105,12 @@ extern const struct fw_source_class *const fw_sources[];
  * line) are static strings; `identity` names the stream its positions belong to (0 if local). */
 FW_API void fw_host_opened(struct fw_host *host, const char *mode, const char *guarantee,
                            uint64_t identity);
-/* From create() only: this URL makes the source hear every channel by itself, in spite of
- * FW_SOURCE_ON_DEMAND. subscribe() and unsubscribe() are never called. */
-FW_API void fw_host_hears_all(struct fw_host *host);
+/* The traits of this source, in place of its class's: they may depend on the URL (said in create())
+ * or on what the backend turns out to be (said before fw_host_continue(), fw_host_begin() and
+ * fw_host_opened(); never while opened). Readers that come earlier wait for `ready` in either case.
+ * A source that has been open before and now states others has another stream: its positions are
+ * of another identity (fw_host_begin()), or local, and everybody is told a gap. */
+FW_API void fw_host_traits(struct fw_host *host, unsigned traits);
 /* The backend has confirmed the channel: from now on nothing of it is missed. */
 FW_API void fw_host_ready(struct fw_host *host, const char *channel, size_t len);
 /* The backend refuses the channel for good; `code` is one of docs/protocol.md's, static. */
@@ -89,9 +119,15 @@ FW_API void fw_host_refused(struct fw_host *host, const char *channel, size_t le
 /* The stream broke or never came up. The source has dropped its connection; the hub says `down`
  * and calls open() again after a back-off. `reason` is static (connection-lost, restart, …). */
 FW_API void fw_host_lost(struct fw_host *host, const char *reason, const char *message);
+/* As fw_host_lost(), where waiting does not help but somebody has to act: a missing permission, a
+ * contradiction between the URL and the backend. `message` says what is wrong and the command that
+ * mends it; it is logged as an error, and open() is called every 5 s, so that the mended backend
+ * is found without a restart. */
+FW_API void fw_host_misconfigured(struct fw_host *host, const char *message);
 /* The stream has ended for good (stdin): the hub says `down` with reason `ended`, keeps serving. */
 FW_API void fw_host_ended(struct fw_host *host);
-/* Appends an event to the log. Returns 0; too large an event becomes a gap of its channel. Events
+/* Appends an event to the log. Returns 0; too large an event becomes a gap of its channel. One with
+ * a key that the log has in this channel is a repeat: it is counted, and not appended. Events
  * without a valid channel name are counted and dropped with -EINVAL. */
 FW_API int fw_host_append(struct fw_host *host, const struct fw_source_event *event);
 /* Bytes of channel, key, from and payload together that an event may have here. A source that
@@ -103,9 +139,17 @@ FW_API size_t fw_host_event_max(struct fw_host *host);
  * whose publish is an append answer right after fw_host_append() and pass fw_host_last_id(). */
 FW_API void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
                               const char *message, const char *id);
-FW_API const char *fw_host_last_id(struct fw_host *host); /* of the last append; borrowed */
+/* Of the last append; of the event that it was a repeat of. Borrowed. */
+FW_API const char *fw_host_last_id(struct fw_host *host);
 /* The id of an event of the current identity by its position, for fw_host_published(). Borrowed
  * until the next call of this or of fw_host_last_id(). */
+/* Answers a snapshot. Other numbers than that of the last request are ignored: a source need not
+ * take care that an answer comes too late. */
+FW_API void fw_host_snapshot(struct fw_host *host, uint64_t request,
+                             const struct fw_snapshot *snapshot);
+/* `code` is one of docs/protocol.md's, static; clients are told it alone, `message` is logged. */
+FW_API void fw_host_snapshot_refused(struct fw_host *host, uint64_t request, const char *code,
+                                     const char *message);
 FW_API const char *fw_host_id(struct fw_host *host, const uint64_t pos[2]);
 /* After a batch of appends: wakes the readers, says whether to go on reading now. When false,
  * stop; pause(false) will come. Call at least every 256 appends and at the end of each batch. */
@@ -127,11 +171,22 @@ FW_API void fw_host_begin(struct fw_host *host, uint64_t identity, const uint64_
 FW_API void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2],
                         bool history);
 
+/* Nothing more will come before position `pos`, which is behind the last append: it becomes the
+ * newest position of the log. For a backend that is to be told how far it has been read. */
+FW_API void fw_host_mark(struct fw_host *host, const uint64_t pos[2]);
+
 enum fw_log_level { FW_LOG_ERROR = 3, FW_LOG_WARNING = 4, FW_LOG_INFO = 6, FW_LOG_DEBUG = 7 };
 FW_API void fw_host_log(struct fw_host *host, enum fw_log_level level, const char *event,
                         const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Counts an event that was refused (bad envelope, bad name); repeats are counted, not printed. */
 FW_API void fw_host_refuse_event(struct fw_host *host, const char *why);
+
+/* What the source knows of its backend, as of now; each stays until it is set again. */
+enum fw_gauge {
+    FW_GAUGE_LAG_MS,         /* age of the oldest event that is committed but cannot be read yet */
+    FW_GAUGE_RETAINED_BYTES, /* what the backend keeps for us on its disk */
+};
+FW_API void fw_host_gauge(struct fw_host *host, enum fw_gauge gauge, uint64_t value);
 
 /* ---- the hub's loop ---- */
 

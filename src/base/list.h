@@ -50,6 +50,18 @@ static inline void list_remove(struct list *node)
     list_init(node);
 }
 
+/* All nodes of `from` to the back of `to`, in their order. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+    if (list_empty(from))
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    list_init(from);
+}
+
 static inline struct list *list_pop(struct list *head) /* from the front; NULL when empty */
 {
     struct list *node = head->next;

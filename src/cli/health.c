@@ -25,7 +25,7 @@ static int check(const char *where)
     struct web *web;
     int status = web_open(where, &web, &err);
     if (status == 0) {
-        status = web_request(web, "/healthz", NULL, 0, &body, &err);
+        status = web_request(web, "/healthz", NULL, NULL, 0, &body, &err);
         web_close(web);
     }
     char problem[256];

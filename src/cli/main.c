@@ -18,6 +18,8 @@ static const struct command commands[] = {
       cli_serve },
     { "tail", "CHANNEL...", "print events as they come", NULL, cli_tail },
     { "pub", "CHANNEL [PAYLOAD|-]", "publish an event", NULL, cli_pub },
+    { "doctor", "[SOURCE]", "say what works with SOURCE, and what would mend the rest", NULL,
+      cli_doctor },
     { "sql", "postgres", "print the SQL that installs fanwire_publish()", cli_sql, NULL },
     { "health", "[URL]", "exit 0 if the server answers", cli_health, NULL },
     { "version", "", "print the version", cli_version, NULL },

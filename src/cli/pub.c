@@ -4,8 +4,10 @@
 #include "buf.h"
 #include "clock.h"
 #include "flags.h"
+#include "meta.h"
 #include "pattern.h"
 #include "terminal.h"
+#include "text.h"
 #include "web.h"
 
 #include <fanwire.h>
@@ -24,13 +26,17 @@
 #define PATIENCE_MS 10000
 #define AGAIN_MS    50
 
+#define KEY_FIELD_MAX (2 * META_KEY_MAX + 32) /* every byte of it escaped */
+
 struct pub {
-    const char *where;
+    const char *where, *key_text; /* as given */
     bool verbose, lines;
     const char *channel;
     struct web *web; /* one of the two */
     struct fw_hub *hub;
-    struct buf path; /* "/publish/CHANNEL" */
+    struct buf path;            /* "/publish/CHANNEL" */
+    size_t n;                   /* lines published */
+    char key[META_KEY_MAX + 1]; /* of the event in hand, "" = none */
 };
 
 #define AT(field) offsetof(struct pub, field)
@@ -40,6 +46,8 @@ static const struct flag pub_flags[] = {
       "a server (http://HOST:PORT, unix:PATH) or a source's URL; also FANWIRE_SERVER" },
     { "lines", 0, false, FLAG_BOOL, AT(lines), NULL, NULL,
       "each line of standard input is an event" },
+    { "key", 0, true, FLAG_TEXT, AT(key_text), "KEY", NULL,
+      "not delivered again where an event with this key stands in the log" },
     { "verbose", 'v', false, FLAG_BOOL, AT(verbose), NULL, NULL, "print the event's id" },
     { NULL },
 };
@@ -83,11 +91,26 @@ static void print_id(const struct pub *pub, const struct buf *body)
     json_decref(root);
 }
 
+/* As a string of structured fields (RFC 8941 3.3.3); NULL without a key. */
+static const char *key_field(const struct pub *pub, char field[KEY_FIELD_MAX])
+{
+    char *at = field + snprintf(field, KEY_FIELD_MAX, "Idempotency-Key: \"");
+    for (const char *key = pub->key; *key; key++) {
+        if (*key == '"' || *key == '\\')
+            *at++ = '\\';
+        *at++ = *key;
+    }
+    memcpy(at, "\"", 2);
+    return *pub->key ? field : NULL;
+}
+
 static int publish_to_server(const struct pub *pub, const void *data, size_t len)
 {
     struct fw_error err = { 0 };
     struct buf body = buf_make(1 << 20);
-    int status = web_request(pub->web, (const char *)pub->path.data, data, len, &body, &err);
+    char field[KEY_FIELD_MAX];
+    int status = web_request(pub->web, (const char *)pub->path.data, key_field(pub, field), data,
+                             len, &body, &err);
     char problem[512];
     int code = 0;
     if (status < 0)
@@ -107,10 +130,12 @@ static int publish_to_server(const struct pub *pub, const void *data, size_t len
 static int publish_patiently(const struct pub *pub, const void *data, size_t len, char *id,
                              struct fw_error *err)
 {
+    const struct fw_publish_options options = { .size = sizeof(options),
+                                                .key = *pub->key ? pub->key : NULL };
     int64_t until = clock_monotonic_ms() + PATIENCE_MS;
     int r;
-    while ((r = fw_hub_publish(pub->hub, pub->channel, data, len, PATIENCE_MS, id, err)) ==
-               -EAGAIN &&
+    while ((r = fw_hub_publish_with(pub->hub, pub->channel, data, len, &options, PATIENCE_MS, id,
+                                    err)) == -EAGAIN &&
            clock_monotonic_ms() < until)
         (void)poll(NULL, 0, AGAIN_MS);
     return r;
@@ -131,14 +156,33 @@ static int publish_to_source(const struct pub *pub, const void *data, size_t len
     return 0;
 }
 
-static int publish(const struct pub *pub, const void *data, size_t len)
+/* Each line has a key of its own, as each event of a batch has: the same file may be sent again. */
+static int make_key(struct pub *pub)
 {
+    int n = !pub->key_text ? 0
+            : pub->lines   ? snprintf(pub->key, sizeof(pub->key), "%s/%zu", pub->key_text, pub->n)
+                           : snprintf(pub->key, sizeof(pub->key), "%s", pub->key_text);
+    bool bad = pub->key_text && !*pub->key_text;
+    for (const char *at = pub->key; *at; at++)
+        bad |= (unsigned char)*at < 0x20 || *at == 0x7F;
+    if (bad || n > META_KEY_MAX || !utf8_valid(pub->key, strlen(pub->key)))
+        return fail(2, "a key is 1 to %d bytes of UTF-8 without control characters%s", META_KEY_MAX,
+                    pub->lines ? ", with \"/LINE\" added" : "");
+    return 0;
+}
+
+static int publish(struct pub *pub, const void *data, size_t len)
+{
+    int code = make_key(pub);
+    pub->n++;
+    if (code != 0)
+        return code;
     return pub->web ? publish_to_server(pub, data, len) : publish_to_source(pub, data, len);
 }
 
 /* ---- standard input ---- */
 
-static int publish_lines(const struct pub *pub)
+static int publish_lines(struct pub *pub)
 {
     char *line = NULL;
     size_t size = 0;
@@ -155,7 +199,7 @@ static int publish_lines(const struct pub *pub)
     return code;
 }
 
-static int publish_stdin(const struct pub *pub)
+static int publish_stdin(struct pub *pub)
 {
     struct buf payload = buf_make(PAYLOAD_MAX);
     char block[16384];

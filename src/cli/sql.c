@@ -1,11 +1,10 @@
 /* fanwire sql: prints the SQL that a database needs for a source. */
 #include "cli.h"
 
-#include "sql_postgres.h"
 #include "sql_postgres_uninstall.h"
-#include "sql_postgres_watch.h"
 #include "sql_sqlite.h"
 
+#include <fanwire.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,15 +13,22 @@
 #define EXIT_USAGE 2
 
 static const char usage[] =
-    "usage: fanwire sql postgres [--mode notify] [--uninstall]\n"
+    "usage: fanwire sql postgres [--mode notify|wal|outbox] [--uninstall]\n"
     "\n"
-    "Prints the SQL that installs fanwire_publish() and fanwire_status() in a database; safe to\n"
-    "run again. For example:\n"
+    "Prints the SQL that installs fanwire_publish(), fanwire_watch() and what belongs to them in "
+    "a\n"
+    "database; safe to run again. For example:\n"
     "\n"
     "  fanwire sql postgres | psql -1 -v ON_ERROR_STOP=1 \"$DATABASE_URL\"\n"
     "\n"
-    "  --mode notify   the only mode of this version (default)\n"
-    "  --uninstall     print the SQL that removes it instead\n";
+    "  --mode notify   LISTEN and NOTIFY: live events, 8 kB (default)\n"
+    "  --mode wal      the write-ahead log: every event, in commit order, across restarts; "
+    "Postgres 14,\n"
+    "                  wal_level = logical\n"
+    "  --mode outbox   a table: every event, across restarts, on any server\n"
+    "  --uninstall     print the SQL that removes it instead\n"
+    "\n"
+    "The SQL of another mode replaces what is installed; tables that are watched stay watched.\n";
 
 struct sql_options {
     const char *database, *mode;
@@ -74,10 +80,8 @@ static int check(const struct sql_options *o)
         return refuse("%s comes first: fanwire sql sqlite …", o->database);
     if (strcmp(o->database, "postgres") != 0)
         return refuse("unknown database \"%s\"; known: postgres, sqlite", o->database);
-    if (!strcmp(o->mode, "wal") || !strcmp(o->mode, "outbox"))
-        return refuse("mode %s is not in this version of fanwire, only notify is", o->mode);
-    if (strcmp(o->mode, "notify") != 0)
-        return refuse("unknown mode \"%s\"; known: notify", o->mode);
+    if (!fw_sql(o->database, o->mode))
+        return refuse("unknown mode \"%s\"; known: notify, wal, outbox", o->mode);
     if (o->watch)
         return refuse("%s is not in this version of fanwire", "--watch");
     return 0;
@@ -100,8 +104,9 @@ int cli_sql(int argc, char **argv)
     int r = check(&options);
     if (r != 0)
         return r;
-    if (fputs(options.uninstall ? sql_postgres_uninstall : sql_postgres, stdout) < 0 ||
-        (!options.uninstall && fputs(sql_postgres_watch, stdout) < 0) || fflush(stdout) != 0) {
+    const char *sql =
+        options.uninstall ? sql_postgres_uninstall : fw_sql(options.database, options.mode);
+    if (fputs(sql, stdout) < 0 || fflush(stdout) != 0) {
         perror("fanwire sql: cannot write");
         return 1;
     }

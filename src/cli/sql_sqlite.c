@@ -4,10 +4,12 @@
 #include "sql_sqlite.h"
 
 #include "buf.h"
-#include "sqlite_outbox_sql.h"
+#include "siphash.h"
 
 #include <errno.h>
+#include <fanwire.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -19,32 +21,37 @@
 #define COLUMNS_MAX 60 /* a function takes 127 arguments, two for each */
 #define WATCHES_MAX 64
 #define OUTPUT_MAX  (8u << 20)
+#define SUFFIX_MAX  32
 
 static const char usage[] =
     "usage: fanwire sql sqlite [FILE]\n"
     "       fanwire sql sqlite --watch TABLE=CHANNEL … FILE\n"
-    "       fanwire sql sqlite --unwatch TABLE … FILE\n"
+    "       fanwire sql sqlite --unwatch TABLE[=CHANNEL] … FILE\n"
     "       fanwire sql sqlite --uninstall FILE\n"
     "\n"
     "Prints SQL for the database FILE, safe to run again: the tables of the SQLite source (which\n"
     "fanwire also makes by itself), and triggers that tell a table's changes. For example:\n"
     "\n"
-    "  fanwire sql sqlite --watch todos=todos --watch 'items=list:{list_id}' app.db | sqlite3 "
-    "app.db\n"
+    "  fanwire sql sqlite --watch todos=todos --watch 'todos=todo:{id}' app.db | sqlite3 app.db\n"
     "\n"
     "  --watch TABLE=CHANNEL  an event for each row inserted, updated or deleted; {column} in the\n"
-    "                         channel is the row's value (a row that moves is told to both)\n"
-    "  --unwatch TABLE        remove its triggers\n"
+    "                         channel is the row's value (a row that moves is told to both); "
+    "beside\n"
+    "                         the other channels of the table\n"
+    "  --unwatch TABLE[=CHANNEL]\n"
+    "                         remove its triggers: those of this channel, or all\n"
     "  --uninstall            remove all of fanwire's triggers in FILE, and the tables\n";
 
+#define N_OPS 3
+static const char *const ops[N_OPS] = { "insert", "update", "delete" };
+
 struct watch {
-    char *table; /* owned; the template follows the '=' that was in it */
-    const char *template;
+    char *table;          /* owned; the template follows the '=' that was in it */
+    const char *template; /* NULL: whatever it is (--unwatch) */
 };
 
 struct options {
-    struct watch watches[WATCHES_MAX];
-    const char *unwatches[WATCHES_MAX];
+    struct watch watches[WATCHES_MAX], unwatches[WATCHES_MAX];
     size_t n_watches, n_unwatches;
     const char *file;
     bool uninstall, help;
@@ -71,21 +78,31 @@ __attribute__((format(printf, 2, 3))) static int refuse(int code, const char *fo
 
 /* ---- arguments ---- */
 
-static int add_watch(struct options *o, const char *text)
+static int add(struct watch *list, size_t *n, const char *option, const char *text)
 {
-    const char *equals = strchr(text, '=');
-    if (!equals || equals == text || !equals[1])
-        return refuse(EXIT_USAGE, "--watch %s: write TABLE=CHANNEL, for example todos=todos", text);
-    if (o->n_watches == WATCHES_MAX)
-        return refuse(EXIT_USAGE, "at most %d --watch at a time", WATCHES_MAX);
-    struct watch *watch = &o->watches[o->n_watches];
+    if (*n == WATCHES_MAX)
+        return refuse(EXIT_USAGE, "at most %d %s at a time", WATCHES_MAX, option);
+    struct watch *watch = &list[*n];
     watch->table = strdup(text);
     if (!watch->table)
         return refuse(1, "out of memory");
-    watch->table[equals - text] = '\0';
-    watch->template = watch->table + (equals - text) + 1;
-    o->n_watches++;
+    *n += 1;
+    char *equals = strchr(watch->table, '=');
+    if (!equals)
+        return 0;
+    if (equals == watch->table || !equals[1])
+        return refuse(EXIT_USAGE, "%s %s: write TABLE=CHANNEL, for example todos=todos", option,
+                      text);
+    *equals = '\0';
+    watch->template = equals + 1;
     return 0;
+}
+
+static int add_watch(struct options *o, const char *text)
+{
+    if (!strchr(text, '='))
+        return refuse(EXIT_USAGE, "--watch %s: write TABLE=CHANNEL, for example todos=todos", text);
+    return add(o->watches, &o->n_watches, "--watch", text);
 }
 
 static int parse(int argc, char **argv, struct options *o)
@@ -99,10 +116,8 @@ static int parse(int argc, char **argv, struct options *o)
     for (int c, r; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (c == 'w' && (r = add_watch(o, optarg)) != 0)
             return r;
-        if (c == 'x' && o->n_unwatches == WATCHES_MAX)
-            return refuse(EXIT_USAGE, "at most %d --unwatch at a time", WATCHES_MAX);
-        if (c == 'x')
-            o->unwatches[o->n_unwatches++] = optarg;
+        if (c == 'x' && (r = add(o->unwatches, &o->n_unwatches, "--unwatch", optarg)) != 0)
+            return r;
         o->uninstall |= c == 'u';
         o->help |= c == 'h';
         if (c == '?') { /* getopt has said why */
@@ -293,22 +308,75 @@ static void put_payload(struct buf *out, const struct table *table, const char *
     buf_append_char(out, ')');
 }
 
-static void put_trigger_name(struct buf *out, const char *table, const char *op)
+/* "_HASH_insert": the template is in the trigger's name, so that a table's templates stand side by
+ * side. Hashed, because names are not told apart by upper and lower case, and templates are. */
+static void suffix_of(const char *template, const char *op, char *ret, size_t size)
 {
+    static const uint64_t key[2] = { 0 }; /* the same name in every process */
+    (void)snprintf(ret, size, "_%016" PRIx64 "_%s", siphash(key, template, strlen(template)), op);
+}
+
+static void put_trigger_name(struct buf *out, const char *table, const char *template,
+                             const char *op)
+{
+    char suffix[SUFFIX_MAX];
     struct buf name = buf_make(1024);
-    (void)buf_printf(&name, "fanwire_watch_%s_%s", table, op);
+    suffix_of(template, op, suffix, sizeof(suffix));
+    (void)buf_printf(&name, "fanwire_watch_%s%s", table, suffix);
     put_quoted(out, '"', (const char *)name.data, name.len);
     buf_done(&name);
 }
 
-static void put_drops(struct buf *out, const char *table)
+static bool ends_with(const char *text, const char *end)
 {
-    static const char *const ops[] = { "insert", "update", "delete" };
-    for (size_t i = 0; i < 3; i++) {
-        buf_append_str(out, "DROP TRIGGER IF EXISTS ");
-        put_trigger_name(out, table, ops[i]);
-        buf_append_str(out, ";\n");
+    size_t len = strlen(text), len_end = strlen(end);
+    return len >= len_end && strcmp(text + len - len_end, end) == 0;
+}
+
+static bool is_of_template(const char *trigger, const char *template)
+{
+    for (size_t i = 0; i < N_OPS; i++) {
+        char suffix[SUFFIX_MAX];
+        suffix_of(template, ops[i], suffix, sizeof(suffix));
+        if (ends_with(trigger, suffix))
+            return true;
     }
+    return false;
+}
+
+/* fanwire_watch_TABLE_insert, without a template: of an earlier version. */
+static bool is_earlier(const char *trigger)
+{
+    size_t len = strlen(trigger) - strlen("_insert"); /* all three are as long */
+    return len < 17 || trigger[len - 17] != '_' ||
+           strspn(trigger + len - 16, "0123456789abcdef") < 16;
+}
+
+static void put_drop(struct buf *out, const char *name)
+{
+    buf_append_str(out, "DROP TRIGGER IF EXISTS ");
+    put_name(out, name);
+    buf_append_str(out, ";\n");
+}
+
+/* Of a template, or (NULL) all; looked up in the file, because the triggers of a table that was
+ * renamed keep its old name in theirs. Those of an earlier version go when one is made anew. */
+static int put_drops(struct buf *out, sqlite3 *db, const struct watch *watch, bool earlier)
+{
+    sqlite3_stmt *stmt = NULL;
+    int r =
+        query(db, &stmt,
+              "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE "
+              "'fanwire\\_watch\\_%' ESCAPE '\\' AND tbl_name = ?1 COLLATE NOCASE ORDER BY name",
+              watch->table);
+    while (r == 0 && sqlite3_step(stmt) == SQLITE_ROW) {
+        const char *name = (const char *)sqlite3_column_text(stmt, 0);
+        if (!watch->template || is_of_template(name, watch->template) ||
+            (earlier && is_earlier(name)))
+            put_drop(out, name);
+    }
+    (void)sqlite3_finalize(stmt);
+    return r;
 }
 
 /* A row that moves to another channel is told to the one it leaves, too. */
@@ -332,8 +400,10 @@ static int put_trigger(struct buf *out, const struct table *table, const char *t
                        const char *op)
 {
     bool row = strcmp(op, "delete") != 0, old = strcmp(op, "insert") != 0;
-    buf_append_str(out, "CREATE TRIGGER ");
-    put_trigger_name(out, table->name, op);
+    buf_append_str(out, "DROP TRIGGER IF EXISTS "); /* whenever this text is run again */
+    put_trigger_name(out, table->name, template, op);
+    buf_append_str(out, ";\nCREATE TRIGGER ");
+    put_trigger_name(out, table->name, template, op);
     (void)buf_printf(out, " AFTER %s ON ", op);
     put_name(out, table->name);
     buf_append_str(out, "\nBEGIN\n  INSERT INTO fanwire_outbox (channel, payload) VALUES (\n    ");
@@ -349,14 +419,13 @@ static int put_trigger(struct buf *out, const struct table *table, const char *t
 
 static int put_watch(struct buf *out, sqlite3 *db, const struct watch *watch)
 {
-    static const char *const ops[] = { "insert", "update", "delete" };
     struct table table = { .names = buf_make(OUTPUT_MAX) };
     int r = find_table(db, watch->table, &table);
     if (r == 0)
         r = read_columns(db, &table);
     if (r == 0)
-        put_drops(out, table.name);
-    for (size_t i = 0; r == 0 && i < 3; i++)
+        r = put_drops(out, db, watch, true);
+    for (size_t i = 0; r == 0 && i < N_OPS; i++)
         r = put_trigger(out, &table, watch->template, ops[i]);
     buf_append_char(out, '\n');
     buf_done(&table.names);
@@ -372,11 +441,8 @@ static int put_uninstall(struct buf *out, sqlite3 *db)
                   "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE "
                   "'fanwire\\_watch\\_%' ESCAPE '\\' ORDER BY name",
                   NULL);
-    while (r == 0 && sqlite3_step(stmt) == SQLITE_ROW) {
-        buf_append_str(out, "DROP TRIGGER IF EXISTS ");
-        put_name(out, (const char *)sqlite3_column_text(stmt, 0));
-        buf_append_str(out, ";\n");
-    }
+    while (r == 0 && sqlite3_step(stmt) == SQLITE_ROW)
+        put_drop(out, (const char *)sqlite3_column_text(stmt, 0));
     (void)sqlite3_finalize(stmt);
     buf_append_str(out,
                    "DROP TABLE IF EXISTS fanwire_outbox;\nDROP TABLE IF EXISTS fanwire_meta;\n");
@@ -387,12 +453,12 @@ static int put_all(struct buf *out, sqlite3 *db, const struct options *o)
 {
     int r = 0;
     if (!o->uninstall && (o->n_watches || !o->n_unwatches))
-        buf_append_str(out, sqlite_outbox_sql);
+        buf_append_str(out, fw_sql("sqlite", NULL));
     if (!o->uninstall && !o->n_watches && !o->n_unwatches)
         return 0;
     buf_append_str(out, "\nBEGIN IMMEDIATE;\n\n");
-    for (size_t i = 0; i < o->n_unwatches; i++)
-        put_drops(out, o->unwatches[i]);
+    for (size_t i = 0; r == 0 && i < o->n_unwatches; i++)
+        r = put_drops(out, db, &o->unwatches[i], false);
     for (size_t i = 0; r == 0 && i < o->n_watches; i++)
         r = put_watch(out, db, &o->watches[i]);
     if (r == 0 && o->uninstall)
@@ -432,5 +498,7 @@ int sql_sqlite(int argc, char **argv)
         r = print(&options);
     for (size_t i = 0; i < options.n_watches; i++)
         free(options.watches[i].table);
+    for (size_t i = 0; i < options.n_unwatches; i++)
+        free(options.unwatches[i].table);
     return r;
 }

@@ -145,13 +145,23 @@ static int unreachable(const struct web *web, CURLcode code, struct fw_error *er
                      web->where, why);
 }
 
-int web_request(struct web *web, const char *path, const void *data, size_t len, struct buf *body,
-                struct fw_error *err)
+/* A field that could not be appended would be left out in silence: a publish without its key. */
+static struct curl_slist *post_headers(const char *field)
+{
+    struct curl_slist *headers = curl_slist_append(curl_slist_append(NULL, "Expect:"),
+                                                   "Content-Type: application/octet-stream");
+    struct curl_slist *all = field && headers ? curl_slist_append(headers, field) : headers;
+    if (!all)
+        curl_slist_free_all(headers);
+    return all;
+}
+
+int web_request(struct web *web, const char *path, const char *field, const void *data, size_t len,
+                struct buf *body, struct fw_error *err)
 {
     struct exchange x = { .web = web, .body = body };
-    if (data)
-        x.headers = curl_slist_append(curl_slist_append(NULL, "Expect:"),
-                                      "Content-Type: application/octet-stream");
+    if (data && !(x.headers = post_headers(field)))
+        return error_set(err, -ENOMEM, "out of memory");
     int r = prepare(&x, path, err);
     if (r == 0) {
         (void)curl_easy_setopt(web->curl, CURLOPT_TIMEOUT_MS, REQUEST_MS);

@@ -24,10 +24,11 @@ void web_close(struct web *web); /* NULL allowed */
 /* Appends text percent-encoded. 0 or -ENOMEM/-EMSGSIZE. */
 int web_escape(struct buf *out, const char *text);
 
-/* GET (data NULL) or POST of `path` ("/healthz"), below the server's base. The answer's body goes
- * to *body. Returns the HTTP status, or -errno with text that says what to do (nobody there). */
-int web_request(struct web *web, const char *path, const void *data, size_t len, struct buf *body,
-                struct fw_error *err);
+/* GET (data NULL) or POST of `path` ("/healthz"), below the server's base. `field`: a further line
+ * of a POST's header, or NULL. The answer's body goes to *body. Returns the HTTP status, or -errno
+ * with text that says what to do (nobody there). */
+int web_request(struct web *web, const char *path, const char *field, const void *data, size_t len,
+                struct buf *body, struct fw_error *err);
 
 struct web_stream {
     const char *last_event_id; /* NULL or "": none */

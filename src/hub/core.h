@@ -1,5 +1,6 @@
-/* The engine as its own files see it: engine.c (life cycle), requests.c (what readers ask), host.c
- * (what the source is offered). Everything runs on one loop, but for engine_stop(), engine_adopt()
+/* The engine as its own files see it: engine.c (life cycle), requests.c (what readers ask),
+ * publishing.c (publishes and batches), stream.c (the source's word), host.c (what the source is
+ * offered). Everything runs on one loop, but for engine_stop(), engine_adopt()
  * and fw_waker_wake(). */
 #ifndef HUB_CORE_H
 #define HUB_CORE_H
@@ -7,8 +8,10 @@
 #include "backoff.h"
 #include "engine.h"
 #include "interest.h"
+#include "keys.h"
 #include "peer.h"
 #include "position.h"
+#include "snapshots.h"
 
 #include <pthread.h>
 #include <uv.h>
@@ -44,13 +47,15 @@ struct adopted {
 struct engine {
     struct engine_options options;
     const struct fw_source_class *class;
+    unsigned traits; /* the class's, or what the source said since */
     struct fw_host host;
     struct fw_source *source;
     struct log *log;
     struct counters *counters, *own_counters;
     struct stream stream;
     struct interest interest;
-    uint64_t last_pos[2]; /* of the newest event */
+    struct keys keys;
+    uint64_t last_pos[2], last_next; /* of the event appended, or found to stand there, last */
     char last_id[POSITION_TEXT_MAX];
     uint64_t gap_at; /* offset of the newest gap record of all channels that this engine wrote */
 
@@ -59,6 +64,9 @@ struct engine {
     struct map publishes; /* by id */
     uint64_t last_publish;
     bool in_publish, publish_appends; /* the source's publish is an append: pacing concerns it */
+    bool ending;                      /* the source is being destroyed: it is given nothing more */
+
+    struct snapshots snapshots;
 
     bool coverage_marked; /* in this turn, see fw_host_ready() */
     bool dirty;           /* appended since the last wake-up */
@@ -70,7 +78,7 @@ struct engine {
     struct repeat {
         int64_t told_ms;
         uint64_t count;
-    } lost, refused, strangers;
+    } lost, misconfigured, refused, strangers;
 
     uv_loop_t loop;
     bool loop_made;
@@ -102,7 +110,12 @@ void engine_tell_source(struct engine *engine, struct peer *peer); /* NULL: all 
 /* Does what the turn left to do: replies, peers that broke, publishes that were held. True when
  * something is left for another turn. */
 bool engine_tend(struct engine *engine);
-void engine_unhold(struct engine *engine); /* the pause is over */
+
+/* publishing.c */
+/* Hands out what a reader (NULL: those that have gone) has held. True: more for another turn. */
+bool engine_publish_held(struct engine *engine, struct peer *peer);
+void engine_unhold(struct engine *engine);                              /* the pause is over */
+void engine_orphan_publishes(struct engine *engine, struct peer *peer); /* it has gone */
 void engine_drop_publishes(struct engine *engine);
 
 /* stream.c */

@@ -18,8 +18,10 @@ struct counters {
     _Atomic uint64_t beat_ms; /* monotonic; a worker's, at least every second: hung after 10 s */
     /* the source process */
     _Atomic uint64_t source_events, source_bytes, source_reconnects, source_refused_events;
+    _Atomic uint64_t source_repeated_events;
     _Atomic uint64_t source_publishes[N_CODES];
     _Atomic uint64_t source_last_event_ms, source_paused_ms, source_lingering;
+    _Atomic uint64_t source_lag_ms, source_retained_bytes, source_snapshots;
     /* workers */
     _Atomic uint64_t connections[N_TRANSPORTS], opened[N_TRANSPORTS];
     _Atomic uint64_t closed[N_TRANSPORTS][N_CLOSE_CODES]; /* close_code_index() */
@@ -29,10 +31,12 @@ struct counters {
     _Atomic uint64_t gaps[N_REASONS];
     _Atomic uint64_t resumes_complete, resumes_gap;
     _Atomic uint64_t publishes[N_CODES]; /* by HTTP and WebSocket together */
+    _Atomic uint64_t calls[N_CODES]; /* requests for the application, by outcome */
+    _Atomic uint64_t calls_waiting;
     _Atomic uint64_t latency[N_LATENCY_BUCKETS], latency_sum_us;
     _Atomic uint64_t events_ingested, turns, tail_bytes;
     /* supervisor */
-    _Atomic uint64_t restarts_source, restarts_worker;
+    _Atomic uint64_t restarts_source, restarts_worker, restarts_application;
     _Atomic uint64_t draining; /* 1: workers are to drain; 2: everybody is to end at once */
 };
 _Static_assert(sizeof(struct counters) <= COUNTERS_SIZE, "a page per process");

@@ -119,14 +119,14 @@ static bool readers_hold(struct engine *engine)
 {
     int64_t now = engine_now_ms(engine), waited = engine->paused ? now - engine->paced_ms : 0;
     uint64_t head = log_head(engine->log), size = log_size(engine->log);
-    bool hold = false;
+    bool hold = false, patient = engine->options.patient && engine->traits & FW_SOURCE_DURABLE;
     engine->paced_ms = now;
     if (engine->paused)
         count(&engine->counters->source_paused_ms, (uint64_t)waited);
     for (struct list *l = engine->peers.next; l != &engine->peers; l = l->next) {
         struct peer *peer = list_entry(l, struct peer, node);
         uint64_t cursor = atomic_load_explicit(&peer->slot->cursor, memory_order_relaxed);
-        hold |= pace_holds(&peer->pace, cursor, head, size, now, waited);
+        hold |= pace_holds(&peer->pace, cursor, head, size, now, waited, patient);
     }
     return hold;
 }
@@ -198,6 +198,7 @@ static void on_beat(uv_timer_t *timer)
     int64_t now = engine_now_ms(engine);
     log_set_beat(engine->log, now);
     interest_expire(&engine->interest, now);
+    keys_expire(&engine->keys);
     atomic_store_explicit(&engine->counters->source_lingering, engine->interest.n_lingering,
                           memory_order_relaxed);
     if (!engine->paused)
@@ -312,6 +313,7 @@ static int make_engine(const struct engine_options *options, const struct fw_sou
         return -ENOMEM;
     engine->options = *options;
     engine->class = class;
+    engine->traits = class->traits;
     engine->host.engine = engine;
     engine->log = options->log;
     engine->counters = options->counters;
@@ -319,13 +321,15 @@ static int make_engine(const struct engine_options *options, const struct fw_sou
     list_init(&engine->busy);
     list_init(&engine->orphans);
     list_init(&engine->adopted);
+    keys_init(&engine->keys, options->log);
     (void)pthread_mutex_init(&engine->adopt_lock, NULL);
-    interest_init(&engine->interest, options->log, class->traits & FW_SOURCE_ON_DEMAND,
+    interest_init(&engine->interest, options->log, engine->traits & FW_SOURCE_ON_DEMAND,
                   options->linger_ms ? options->linger_ms : LINGER_DEFAULT_MS,
                   &engine_interest_hooks, engine);
+    int s = snapshots_init(&engine->snapshots, engine, options->snapshots, options->n_snapshots);
     if (!engine->counters)
         engine->counters = engine->own_counters = calloc(1, sizeof(*engine->own_counters));
-    int r = engine->counters ? make_loop(engine) : -ENOMEM;
+    int r = engine->counters && s == 0 ? make_loop(engine) : -ENOMEM;
     if (r < 0) {
         engine_free(engine);
         return r;
@@ -372,6 +376,7 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     if (log_used(engine->log)) {
         stream_recover(engine);
         engine_wake(engine);
+        keys_recover(&engine->keys);
     }
     /* After the `down`: who takes the beat for the end of a hang must find it in the log. */
     log_set_beat(engine->log, engine_now_ms(engine));
@@ -383,6 +388,12 @@ const char *engine_url_kind(const char *url)
 {
     const struct fw_source_class *class = find_class(fw_sources, url);
     return class ? class->kind : NULL;
+}
+
+bool engine_url_has_snapshots(const char *url)
+{
+    const struct fw_source_class *class = find_class(fw_sources, url);
+    return class && class->snapshot;
 }
 
 int engine_check_url(const char *url, struct fw_error *err)
@@ -448,6 +459,7 @@ void engine_free(struct engine *engine)
 {
     if (!engine)
         return;
+    engine->ending = true;
     if (engine->source)
         engine->class->destroy(engine->source);
     while (!list_empty(&engine->peers))
@@ -455,7 +467,9 @@ void engine_free(struct engine *engine)
     for (int fd; (fd = next_adopted(engine)) >= 0;)
         close(fd);
     engine_drop_publishes(engine);
+    snapshots_done(&engine->snapshots);
     interest_done(&engine->interest);
+    keys_done(&engine->keys);
     free_loop(engine);
     if (engine->log)
         log_wake_futex(engine->log); /* readers that wait find the end of their inbox */

@@ -12,11 +12,19 @@
 
 struct engine;
 
+/* The query whose rows stand before the events of a channel, for readers that ask for them. */
+struct engine_snapshot {
+    const char *channel, *sql;
+};
+
 struct engine_options {
     const char *url;
     const struct fw_source_class *const *sources; /* NULL-terminated; NULL: fw_sources */
     struct log *log;                              /* writable; borrowed for the engine's life */
     uint32_t linger_ms;                           /* default 60,000 when 0 */
+    bool patient; /* readers are a server's workers: a durable source waits for them (pace.h) */
+    const struct engine_snapshot *snapshots;      /* borrowed for the engine's life */
+    size_t n_snapshots;
     struct counters *counters;                    /* borrowed; NULL: the engine's own */
     int listen_fd; /* readers' SOCK_SEQPACKET listener, borrowed; -1: engine_adopt() only */
     bool (*peer_allowed)(void *arg, pid_t pid); /* NULL: all of this user */
@@ -40,5 +48,6 @@ const char *engine_kind(const struct engine *engine); /* "postgres"; static */
 int engine_check_url(const char *url, struct fw_error *err);
 /* What engine_kind() of an engine for this URL would be; NULL if no source knows it. */
 const char *engine_url_kind(const char *url);
+bool engine_url_has_snapshots(const char *url); /* does its source run queries? */
 
 #endif

@@ -6,6 +6,7 @@
 #include "error.h"
 #include "inbox.h"
 #include "list.h"
+#include "meta.h"
 #include "pattern.h"
 
 #include <errno.h>
@@ -29,6 +30,8 @@
 struct request {
     struct list node;
     uint64_t id;
+    const char *channel, *key, *from;
+    const void *data;
     size_t len;
     bool done;
     enum error_code code;
@@ -237,18 +240,17 @@ void fw_hub_close(struct fw_hub *hub)
 
 /* ---- publishing ---- */
 
-static void on_published(void *arg, uint64_t id, enum error_code code, const char *message,
-                         const char *position)
+static void on_published(void *arg, const struct reader_published *answer)
 {
     struct fw_hub *hub = arg;
     for (struct list *l = hub->requests.next; l != &hub->requests; l = l->next) {
         struct request *request = list_entry(l, struct request, node);
-        if (request->id != id)
+        if (request->id != answer->request)
             continue;
         request->done = true;
-        request->code = code;
-        (void)snprintf(request->position, sizeof(request->position), "%s", position);
-        (void)snprintf(request->message, sizeof(request->message), "%s", message);
+        request->code = answer->code;
+        (void)snprintf(request->position, sizeof(request->position), "%s", answer->id);
+        (void)snprintf(request->message, sizeof(request->message), "%s", answer->message);
         return;
     }
 }
@@ -306,8 +308,7 @@ static int pump(struct fw_hub *hub, int64_t deadline_ms)
     return wait_for_others(hub, deadline_ms);
 }
 
-static int send_request(struct fw_hub *hub, struct request *request, const char *channel,
-                        const void *data, int64_t deadline_ms)
+static int send_request(struct fw_hub *hub, struct request *request, int64_t deadline_ms)
 {
     int r = 0;
     while (r == 0 && hub->n_outstanding > 0 &&
@@ -316,8 +317,9 @@ static int send_request(struct fw_hub *hub, struct request *request, const char 
     if (r < 0)
         return r == -ETIMEDOUT ? -EAGAIN : r;
     request->id = ++hub->last_request;
-    while ((r = reader_publish(hub->reader, request->id, channel, strlen(channel), data,
-                               request->len, NULL, NULL)) == -EAGAIN)
+    while ((r = reader_publish(hub->reader, request->id, request->channel, strlen(request->channel),
+                               request->data, request->len, request->key, request->from)) ==
+           -EAGAIN)
         if ((r = pump(hub, deadline_ms)) < 0)
             return r == -ETIMEDOUT ? -EAGAIN : r;
     return r;
@@ -356,10 +358,10 @@ static int publish_error(enum error_code code, const char *message)
     }
 }
 
-static int publish(struct fw_hub *hub, struct request *request, const char *channel,
-                   const void *data, int64_t deadline_ms, struct fw_error *err)
+static int publish(struct fw_hub *hub, struct request *request, int64_t deadline_ms,
+                   struct fw_error *err)
 {
-    int r = send_request(hub, request, channel, data, deadline_ms);
+    int r = send_request(hub, request, deadline_ms);
     if (r == -EAGAIN)
         return error_set(err, r, "the source takes no publishes at the moment; nothing was stored");
     if (r == 0)
@@ -376,27 +378,53 @@ static int publish(struct fw_hub *hub, struct request *request, const char *chan
     return 0;
 }
 
-int fw_hub_publish(struct fw_hub *hub, const char *channel, const void *data, size_t len,
-                   int timeout_ms, char *id, struct fw_error *err)
+static int check_request(const struct request *request, struct fw_error *err)
 {
-    struct request request = { .len = len };
-    if (hub_forked(hub->core))
-        return error_set(err, -ECHILD, HUB_FORKED_TEXT);
+    const char *channel = request->channel;
     if (!channel || !channel_valid(channel, strlen(channel)) ||
         channel_reserved(channel, strlen(channel)))
         return error_set(err, -EINVAL,
                          "bad channel name: 1 to 255 bytes of UTF-8 without control characters, "
                          "not below $fanwire/");
-    if (len > INBOX_PUBLISH_MAX)
-        return error_set(err, -EMSGSIZE, "a payload of %zu bytes; the most is %d", len,
+    if ((request->key && !*request->key) || !meta_fits(request->key, request->from))
+        return error_set(err, -EINVAL, "a key is 1 to %d bytes, and a sender at most %d",
+                         META_KEY_MAX, META_FROM_MAX);
+    if (request->len > INBOX_PUBLISH_MAX)
+        return error_set(err, -EMSGSIZE, "a payload of %zu bytes; the most is %d", request->len,
                          INBOX_PUBLISH_MAX);
+    return 0;
+}
+
+int fw_hub_publish_with(struct fw_hub *hub, const char *channel, const void *data, size_t len,
+                        const struct fw_publish_options *options, int timeout_ms, char *id,
+                        struct fw_error *err)
+{
+    struct fw_publish_options o = { 0 };
+    if (options) {
+        size_t size = options->size ? options->size : sizeof(*options);
+        memcpy(&o, options, size < sizeof(o) ? size : sizeof(o));
+    }
+    struct request request = {
+        .channel = channel, .data = data, .len = len, .key = o.key, .from = o.from
+    };
+    if (hub_forked(hub->core))
+        return error_set(err, -ECHILD, HUB_FORKED_TEXT);
+    int r = check_request(&request, err);
+    if (r < 0)
+        return r;
     int64_t deadline_ms = timeout_ms < 0 ? -1 : clock_monotonic_ms() + timeout_ms;
     pthread_mutex_lock(&hub->lock);
-    int r = publish(hub, &request, channel, data, deadline_ms, err);
+    r = publish(hub, &request, deadline_ms, err);
     pthread_mutex_unlock(&hub->lock);
     if (r == 0 && id)
         memcpy(id, request.position, strlen(request.position) + 1);
     return r;
+}
+
+int fw_hub_publish(struct fw_hub *hub, const char *channel, const void *data, size_t len,
+                   int timeout_ms, char *id, struct fw_error *err)
+{
+    return fw_hub_publish_with(hub, channel, data, len, NULL, timeout_ms, id, err);
 }
 
 const char *fw_version(void)

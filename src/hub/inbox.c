@@ -14,9 +14,9 @@ struct head {
     uint16_t code;
     uint16_t text_len[INBOX_TEXTS], pad;
     uint32_t data_len;
-    uint64_t a, b;
+    uint64_t a, b, c;
 };
-_Static_assert(sizeof(struct head) == 32, "the layout in inbox.h");
+_Static_assert(sizeof(struct head) == 40, "the layout in inbox.h");
 _Static_assert(sizeof(struct head) + INBOX_TEXTS * (INBOX_TEXT_MAX + 1) <= INBOX_REPLY_MAX,
                "head and texts fit a reply");
 
@@ -40,7 +40,8 @@ size_t inbox_encode_head(void *buf, const struct inbox_message *message)
                          .code = message->code,
                          .data_len = (uint32_t)message->len,
                          .a = message->a,
-                         .b = message->b };
+                         .b = message->b,
+                         .c = message->c };
     char *at = (char *)buf + sizeof(head);
     for (size_t i = 0; i < INBOX_TEXTS; i++) {
         size_t len = text_size(&message->texts[i]);
@@ -66,7 +67,8 @@ int inbox_decode(const void *packet, size_t size, struct inbox_message *ret)
                                    .more = head.flags & FLAG_MORE,
                                    .code = head.code,
                                    .a = head.a,
-                                   .b = head.b };
+                                   .b = head.b,
+                                   .c = head.c };
     const char *at = (const char *)packet + sizeof(head);
     size_t left = size - sizeof(head);
     for (size_t i = 0; i < INBOX_TEXTS; i++) {

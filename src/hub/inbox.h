@@ -2,27 +2,39 @@
 /* The control inbox's messages, without I/O policy: one SOCK_SEQPACKET connection per reader to the
  * source side. Every message is one packet of at most INBOX_FRAGMENT_MAX bytes:
  *
- *   type u8 | flags u8 | code u16 | text lengths 3 × u16 | pad u16 | data u32 | a u64 | b u64
- *   | texts, each followed by a NUL | data
+ *   type u8 | flags u8 | code u16 | text lengths 3 × u16 | pad u16 | data u32
+ *   | a u64 | b u64 | c u64 | texts, each followed by a NUL | data
  *
  * in host byte order (both ends are on one host and say their version first).
  *
  * reader → source side
  *   HELLO        code = version
- *   SUBSCRIBE    channel; a = the covered_from that the reader was told before a reconnect, or 0
+ *   SUBSCRIBE    channel; a = the covered_from that the reader was told before a reconnect, or 0;
+ *                c = the question's number, which comes back in its answer
  *   UNSUBSCRIBE  channel
  *   PUBLISH      a = request, b = whole length; channel, key, from; the first data
- *   DATA         the next data of that publish
+ *   BATCH        a = request, b = whole length, c = number of events; -, -, from; the first of
+ *                the events, as batch.h packs them
+ *   DATA         the next data of that publish or batch
+ *   SNAPSHOT     a = request; channel
  *   POKE
  *
  * source side → reader
  *   HELLO        code = version; the reader's page and its eventfd are attached
  *   SOURCE       code = durable; kind, mode, guarantee
- *   READY        channel; a = covered_from, b = ready_at
- *   REFUSED      channel, message; code
- *   PUBLISHED    a = request; code; id, message
+ *   READY        channel; a = covered_from, b = ready_at, c = which question
+ *   REFUSED      channel, message; code; c = which question
+ *   PUBLISHED    a = request; code; id, message; of a batch one for each event, in order, b = its
+ *                index, until one is refused: then b = how many were accepted, and c = 1 where
+ *                these stay so, 0 where none or all of a batch is stored
  *
- * MORE is set on PUBLISH and DATA while data is left. Other messages may stand between them. */
+ *   ROWS         a = request; code, b = bytes of rows, c = until; channel; data: the rows (JSON
+ *                texts, each followed by a NUL), then the offsets of the events that come after
+ *                them but stand before offset `until` (u64 each)
+ *
+ * MORE is set on PUBLISH, BATCH, DATA and ROWS while data is left. Other messages may stand between
+ * them.
+ */
 /* clang-format on */
 #ifndef HUB_INBOX_H
 #define HUB_INBOX_H
@@ -31,11 +43,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INBOX_VERSION      1
+#define INBOX_VERSION      2
 #define INBOX_FRAGMENT_MAX (32 * 1024)   /* a packet; larger ones are refused by default limits */
 #define INBOX_PUBLISH_MAX  (1024 * 1024) /* payload of one publish */
-#define INBOX_TEXT_MAX     512           /* one text; longer ones are cut when encoding */
-#define INBOX_REPLY_MAX    2048          /* a packet to a reader */
+#define INBOX_BATCH_MAX    (2 * 1024 * 1024) /* packed events of one batch */
+#define INBOX_EVENTS_MAX   1000              /* of one batch */
+#define INBOX_TEXT_MAX     512               /* one text; longer ones are cut when encoding */
+#define INBOX_REPLY_MAX    2048              /* a packet to a reader */
 #define INBOX_TEXTS        3
 
 enum inbox_type {
@@ -49,6 +63,9 @@ enum inbox_type {
     INBOX_READY,
     INBOX_REFUSED,
     INBOX_PUBLISHED,
+    INBOX_BATCH,
+    INBOX_SNAPSHOT,
+    INBOX_ROWS,
     INBOX_N_TYPES
 };
 
@@ -61,7 +78,7 @@ struct inbox_message {
     enum inbox_type type;
     bool more;
     uint16_t code;
-    uint64_t a, b;
+    uint64_t a, b, c;
     struct inbox_text texts[INBOX_TEXTS];
     const void *data;
     size_t len;

@@ -41,6 +41,12 @@ static struct want *find_want(const struct interest *in, struct interest_reader 
     return map_get(&in->wants, want_hash(channel, reader), want_equal, &key, sizeof(key));
 }
 
+uint64_t interest_covered_from(const struct interest *in, const char *name, size_t len)
+{
+    const struct channel *channel = find_channel(in, name, len);
+    return channel && channel->state == CHANNEL_READY ? channel->covered_from : UINT64_MAX;
+}
+
 /* ---- channels ---- */
 
 static bool wanted(const struct channel *channel)
@@ -211,7 +217,7 @@ void interest_leave(struct interest *in, struct interest_reader *reader, int64_t
 }
 
 int interest_add(struct interest *in, struct interest_reader *reader, const char *name, size_t len,
-                 uint64_t covered_from)
+                 uint64_t covered_from, uint64_t question)
 {
     struct channel *channel = find_channel(in, name, len);
     bool fresh = !channel;
@@ -224,6 +230,7 @@ int interest_add(struct interest *in, struct interest_reader *reader, const char
         return -ENOMEM;
     }
     want->covered_from = covered_from;
+    want->question = question;
     want->answered = false;
     stop_lingering(in, channel);
     if (fresh && !in->on_demand)
@@ -266,6 +273,25 @@ void interest_put_back(struct want *want)
 }
 
 /* ---- the source's word ---- */
+
+void interest_set_on_demand(struct interest *in, bool on_demand)
+{
+    if (on_demand == in->on_demand)
+        return;
+    in->on_demand = on_demand;
+    for (struct list *l = in->all.next, *next; l != &in->all; l = next) {
+        next = l->next;
+        struct channel *channel = list_entry(l, struct channel, all);
+        if (!on_demand && !wanted(channel)) {
+            free_channel(in, channel); /* it lingered, and need not */
+        } else if (!on_demand) {
+            cover_everything(in, channel);
+        } else {
+            channel->state = CHANNEL_NONE;
+            channel->covered_from = 0;
+        }
+    }
+}
 
 void interest_opened(struct interest *in)
 {
@@ -328,9 +354,8 @@ void interest_refused(struct interest *in, const char *name, size_t len, enum er
     bool was_settling = channel->settling;
     for (struct list *node; (node = list_pop(&channel->wants));) {
         struct want *want = list_entry(node, struct want, by_channel);
-        struct interest_reader *reader = want->reader;
+        in->hooks->refused(in->arg, want, code, message);
         free_want(in, want);
-        in->hooks->refused(in->arg, reader, channel, code, message);
     }
     free_channel(in, channel);
     check_settled(in, was_settling);

@@ -53,6 +53,7 @@ struct want {
     struct interest_reader *reader;
     struct channel *channel;
     uint64_t covered_from; /* what the reader was told before a reconnect, 0 = nothing */
+    uint64_t question;     /* the reader's number for its newest one */
     bool answered;
 };
 
@@ -61,8 +62,7 @@ struct interest_hooks {
     void (*subscribe)(void *arg, struct channel *channel);   /* may answer at once */
     void (*unsubscribe)(void *arg, struct channel *channel); /* borrowed during the call */
     void (*due)(void *arg, struct interest_reader *reader);  /* `due` is no longer empty */
-    void (*refused)(void *arg, struct interest_reader *reader, struct channel *channel,
-                    enum error_code code, const char *message);
+    void (*refused)(void *arg, const struct want *want, enum error_code code, const char *message);
     void (*settled)(void *arg); /* the last settling channel was answered */
 };
 
@@ -88,17 +88,23 @@ void interest_done(struct interest *in); /* after all readers have left */
 void interest_join(struct interest *in, struct interest_reader *reader);
 void interest_leave(struct interest *in, struct interest_reader *reader, int64_t now_ms);
 
-/* The reader wants the channel; a second time is the same as once. 0 or -ENOMEM. */
+/* The reader wants the channel; a second time is the same as once, but for the question that is
+ * answered. 0 or -ENOMEM. */
 int interest_add(struct interest *in, struct interest_reader *reader, const char *name, size_t len,
-                 uint64_t covered_from);
+                 uint64_t covered_from, uint64_t question);
 void interest_remove(struct interest *in, struct interest_reader *reader, const char *name,
                      size_t len, int64_t now_ms);
+/* Where the channel's coverage begins; UINT64_MAX while it is not confirmed. */
+uint64_t interest_covered_from(const struct interest *in, const char *name, size_t len);
 /* The next want to answer, taken off `due` and marked answered; NULL when there is none. */
 struct want *interest_next_due(struct interest *in, struct interest_reader *reader);
 /* Undoes that: the answer did not fit. */
 void interest_put_back(struct want *want);
 
 /* The source's word. */
+/* Whether it must be told channels; not while it is open. What was asked before counts as asked of
+ * the source as it is now. */
+void interest_set_on_demand(struct interest *in, bool on_demand);
 void interest_opened(struct interest *in); /* asks for every channel again */
 void interest_lost(struct interest *in);
 void interest_ready(struct interest *in, const char *name, size_t len);

@@ -74,6 +74,7 @@ int peer_new(struct engine *engine, uv_loop_t *loop, int fd, struct peer **ret)
     }
     *peer = (struct peer){ .engine = engine, .fd = fd, .eventfd = -1 };
     peer->replies = buf_make(PEER_REPLIES_MAX);
+    list_init(&peer->rows);
     list_init(&peer->held);
     list_init(&peer->asked);
     int r = greet(peer);
@@ -168,28 +169,40 @@ void peer_wake(struct peer *peer, bool always)
 
 /* ---- publishes ---- */
 
-static void append_text(struct publish *publish, const struct inbox_text *text)
+static const char *put_text(char **at, const struct inbox_text *text)
 {
-    memcpy(publish->bytes + publish->data_at, text->text, text->len);
-    publish->bytes[publish->data_at + text->len] = '\0';
-    publish->data_at += text->len + 1;
+    const char *start = *at;
+    memcpy(*at, text->text, text->len + 1); /* with its NUL */
+    *at += text->len + 1;
+    return start;
 }
 
 static struct publish *new_publish(struct peer *peer, const struct inbox_message *m)
 {
-    size_t size = m->b + INBOX_TEXTS;
+    size_t size = m->b + INBOX_TEXTS + 1;
     for (size_t i = 0; i < INBOX_TEXTS; i++)
         size += m->texts[i].len;
     struct publish *p = malloc(sizeof(*p) + size);
     if (!p)
         return NULL;
+    bool batch = m->type == INBOX_BATCH;
     *p = (struct publish){ .peer = peer,
                            .request = m->a,
                            .charge = size + PUBLISH_CHARGE,
-                           .channel_len = m->texts[0].len,
-                           .len = m->b };
-    for (size_t i = 0; i < INBOX_TEXTS; i++)
-        append_text(p, &m->texts[i]);
+                           .batch = batch,
+                           .n_events = batch ? (uint32_t)m->c : 1,
+                           .len = m->b,
+                           .left = m->b };
+    char *at = p->bytes;
+    p->single = (struct batch_event){ .channel = put_text(&at, &m->texts[0]),
+                                      .key = put_text(&at, &m->texts[1]),
+                                      .channel_len = m->texts[0].len,
+                                      .key_len = m->texts[1].len,
+                                      .len = m->b };
+    p->from = put_text(&at, &m->texts[2]);
+    p->at = p->data = at;
+    p->single.data = at;
+    at[m->b] = '\0';
     return p;
 }
 
@@ -202,18 +215,29 @@ static void take_data(struct peer *peer, const struct inbox_message *m)
         return;
     }
     if (m->len > 0)
-        memcpy(p->bytes + p->data_at + peer->partial_len, m->data, m->len);
+        memcpy(p->data + peer->partial_len, m->data, m->len);
     peer->partial_len += m->len;
     if (m->more)
         return;
+    if (p->batch && !batch_valid(p->at, p->left, p->n_events)) {
+        peer_break(peer, "a batch that is not made of events");
+        return;
+    }
     peer->partial = NULL;
     peer->n_charged += p->charge;
     engine_on_publish(peer->engine, peer, p);
 }
 
+static bool too_large(const struct inbox_message *m)
+{
+    if (m->type == INBOX_PUBLISH)
+        return m->b > INBOX_PUBLISH_MAX;
+    return m->b > INBOX_BATCH_MAX || m->c == 0 || m->c > INBOX_EVENTS_MAX;
+}
+
 static void take_publish(struct peer *peer, const struct inbox_message *m)
 {
-    if (peer->partial || m->b > INBOX_PUBLISH_MAX) {
+    if (peer->partial || too_large(m)) {
         peer_break(peer, peer->partial ? "a publish inside another" : "too large a publish");
         return;
     }
@@ -246,6 +270,7 @@ static void handle(struct peer *peer, const struct inbox_message *m)
         engine_on_unsubscribe(peer->engine, peer, m);
         return;
     case INBOX_PUBLISH:
+    case INBOX_BATCH:
         take_publish(peer, m);
         return;
     case INBOX_DATA:
@@ -253,6 +278,9 @@ static void handle(struct peer *peer, const struct inbox_message *m)
             take_data(peer, m);
         else
             peer_break(peer, "data of no publish");
+        return;
+    case INBOX_SNAPSHOT:
+        engine_on_snapshot(peer->engine, peer, m);
         return;
     case INBOX_POKE:
         engine_on_poke(peer->engine, peer);
@@ -305,7 +333,7 @@ void peer_watch(struct peer *peer)
     int events = 0;
     if (may_read(peer))
         events |= UV_READABLE;
-    if (peer->replies.len > 0 || !list_empty(&peer->interest.due))
+    if (peer->replies.len > 0 || !list_empty(&peer->interest.due) || !list_empty(&peer->rows))
         events |= UV_WRITABLE;
     if (events == peer->events)
         return;

@@ -8,6 +8,7 @@
 #ifndef HUB_PEER_H
 #define HUB_PEER_H
 
+#include "batch.h"
 #include "buf.h"
 #include "inbox.h"
 #include "interest.h"
@@ -26,15 +27,20 @@
 
 struct engine;
 
-/* A publish on its way through the source side. */
+/* A publish, or a batch, on its way through the source side. */
 struct publish {
-    struct list by_peer; /* in peer.held or peer.asked */
+    struct list by_peer; /* in peer.held or peer.asked, or engine.orphans */
     struct peer *peer;   /* NULL: its reader has gone, it is carried out all the same */
-    uint64_t id;         /* the engine's number for it */
+    uint64_t id;         /* the engine's number for its first event; 0: not looked at yet */
     uint64_t request;    /* the reader's */
     size_t charge;       /* bytes counted against PEER_HELD_MAX */
-    size_t channel_len, len, data_at;
-    char bytes[]; /* channel NUL key NUL from NUL data; empty once the source has it */
+    bool batch, giving, refused;
+    uint32_t n_events, n_given, n_answered; /* to the source, by the source */
+    struct batch_event single;              /* not a batch: the event */
+    const char *at, *from;                  /* batch: the events not given yet */
+    size_t left, len;                       /* of them; of all data */
+    char *data;                             /* where fragments go */
+    char bytes[];                           /* channel NUL key NUL from NUL data NUL */
 };
 
 struct peer {
@@ -47,7 +53,8 @@ struct peer {
     struct pace pace;
     struct interest_reader interest;
     struct buf replies;      /* u32 length | packet, … not yet sent */
-    struct list held, asked; /* publishes: not yet, and already, given to the source */
+    struct list rows;        /* of snapshots, on their way to it (snapshots.c) */
+    struct list held, asked; /* publishes: not yet wholly, and already, given to the source */
     size_t n_charged;        /* bytes of both */
     struct publish *partial; /* being put together */
     size_t partial_len;
@@ -79,6 +86,7 @@ void engine_on_subscribe(struct engine *engine, struct peer *peer, const struct 
 void engine_on_unsubscribe(struct engine *engine, struct peer *peer, const struct inbox_message *m);
 /* Complete; owned by the engine from now on. */
 void engine_on_publish(struct engine *engine, struct peer *peer, struct publish *publish);
+void engine_on_snapshot(struct engine *engine, struct peer *peer, const struct inbox_message *m);
 void engine_on_poke(struct engine *engine, struct peer *peer);
 void engine_on_busy(struct engine *engine, struct peer *peer); /* look at it when the turn ends */
 

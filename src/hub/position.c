@@ -102,6 +102,23 @@ size_t position_write(char *out, const struct log *log, const struct log_record 
     return (size_t)(at - out);
 }
 
+size_t position_text(char out[POSITION_TEXT_MAX], const struct position *position)
+{
+    char *at = out;
+    if (position->kind != POSITION_FOREIGN) {
+        *at++ = position->kind == POSITION_LOCAL ? 'l' : 'p';
+        at = write_hex(at, position->space);
+        *at++ = '.';
+        at = write_hex(at, position->a);
+    }
+    if (position->kind == POSITION_DURABLE) {
+        *at++ = '.';
+        at = write_hex(at, position->b);
+    }
+    *at = '\0';
+    return (size_t)(at - out);
+}
+
 size_t position_write_place(char *out, const struct log *log, uint64_t off)
 {
     struct log_record place = { .next = off };

@@ -30,6 +30,9 @@ int position_parse(const char *text, size_t len, struct position *ret);
 size_t position_write(char *out, const struct log *log, const struct log_record *record,
                       uint64_t off);
 
+/* The text that position_parse() has read; "" for POSITION_FOREIGN. Returns its length. */
+size_t position_text(char out[POSITION_TEXT_MAX], const struct position *position);
+
 /* "Complete up to `off`" in words that outlive the log, where it is durable: the position of the
  * newest record before. Sweeps a little: not for every event. */
 size_t position_write_place(char *out, const struct log *log, uint64_t off);

@@ -38,7 +38,7 @@ int reader_adopt(int fd, struct reader **ret)
         return -ENOMEM;
     }
     *reader = (struct reader){ .fd = fd, .eventfd = -1, .pid = getpid() };
-    reader->rest = buf_make(INBOX_PUBLISH_MAX);
+    reader->rest = buf_make(INBOX_BATCH_MAX);
     /* A listener that turned us away already shows as end of file in reader_process(). */
     reader->gone = say_hello(reader) == -EPIPE;
     *ret = reader;
@@ -103,23 +103,32 @@ static int request(struct reader *reader, const struct inbox_message *message)
     return r;
 }
 
-int reader_subscribe(struct reader *reader, const char *channel, size_t len)
+int reader_subscribe(struct reader *reader, const struct reader_channel *channel)
 {
-    return reader_resubscribe(reader, channel, len, 0);
+    return reader_resubscribe(reader, channel, 0);
 }
 
-int reader_resubscribe(struct reader *reader, const char *channel, size_t len,
+int reader_resubscribe(struct reader *reader, const struct reader_channel *channel,
                        uint64_t covered_from)
 {
     struct inbox_message message = { .type = INBOX_SUBSCRIBE,
                                      .a = covered_from,
-                                     .texts = { inbox_text(channel, len) } };
+                                     .c = channel->question,
+                                     .texts = { inbox_text(channel->name, channel->len) } };
     return request(reader, &message);
 }
 
 int reader_unsubscribe(struct reader *reader, const char *channel, size_t len)
 {
     struct inbox_message message = { .type = INBOX_UNSUBSCRIBE,
+                                     .texts = { inbox_text(channel, len) } };
+    return request(reader, &message);
+}
+
+int reader_snapshot(struct reader *reader, uint64_t request_id, const char *channel, size_t len)
+{
+    struct inbox_message message = { .type = INBOX_SNAPSHOT,
+                                     .a = request_id,
                                      .texts = { inbox_text(channel, len) } };
     return request(reader, &message);
 }
@@ -155,38 +164,58 @@ static int send_rest(struct reader *reader)
     return 0;
 }
 
-int reader_publish(struct reader *reader, uint64_t request_id, const char *channel,
-                   size_t channel_len, const void *data, size_t len, const char *key,
-                   const char *from)
+/* Sends a message with data of any length by fragments: as much as fits now, the rest is kept. */
+static int send_data(struct reader *reader, struct inbox_message *message, const void *data,
+                     size_t len)
 {
-    if (len > INBOX_PUBLISH_MAX)
-        return -EMSGSIZE;
     if (reader->rest.len > 0) {
         reader->blocked = true;
         return reader->gone ? -EPIPE : -EAGAIN;
     }
-    struct inbox_message message = { .type = INBOX_PUBLISH,
-                                     .a = request_id,
-                                     .b = len,
-                                     .texts = { inbox_text(channel, channel_len),
-                                                inbox_text(key, key ? strlen(key) : 0),
-                                                inbox_text(from, from ? strlen(from) : 0) },
-                                     .data = data };
-    size_t room = INBOX_FRAGMENT_MAX - inbox_head_size(&message);
-    message.more = len > room;
-    message.len = message.more ? room : len;
+    size_t room = INBOX_FRAGMENT_MAX - inbox_head_size(message);
+    message->data = data;
+    message->more = len > room;
+    message->len = message->more ? room : len;
     /* The copy comes first: once a fragment is out, the rest must follow. */
-    if (message.more && buf_append(&reader->rest, (const char *)data + room, len - room) < 0) {
+    if (message->more && buf_append(&reader->rest, (const char *)data + room, len - room) < 0) {
         buf_done(&reader->rest);
         return -ENOMEM;
     }
-    int r = request(reader, &message);
+    int r = request(reader, message);
     if (r < 0) {
         buf_done(&reader->rest);
         return r;
     }
     r = send_rest(reader);
     return r == -EAGAIN ? 0 : r;
+}
+
+static struct inbox_text text_of(const char *text)
+{
+    return inbox_text(text, text ? strlen(text) : 0);
+}
+
+int reader_publish(struct reader *reader, uint64_t request_id, const char *channel,
+                   size_t channel_len, const void *data, size_t len, const char *key,
+                   const char *from)
+{
+    struct inbox_message message = { .type = INBOX_PUBLISH,
+                                     .a = request_id,
+                                     .b = len,
+                                     .texts = { inbox_text(channel, channel_len), text_of(key),
+                                                text_of(from) } };
+    return len > INBOX_PUBLISH_MAX ? -EMSGSIZE : send_data(reader, &message, data, len);
+}
+
+int reader_publish_batch(struct reader *reader, uint64_t request_id, const void *events, size_t len,
+                         size_t n, const char *from)
+{
+    struct inbox_message message = {
+        .type = INBOX_BATCH, .a = request_id, .b = len, .c = n, .texts = { [2] = text_of(from) }
+    };
+    if (len > INBOX_BATCH_MAX || n > INBOX_EVENTS_MAX)
+        return -EMSGSIZE;
+    return send_data(reader, &message, events, len);
 }
 
 /* ---- replies ---- */
@@ -213,10 +242,45 @@ static int greeted(struct reader *reader, const struct inbox_message *message, i
     return 0;
 }
 
+static struct reader_channel channel_of(const struct inbox_message *m)
+{
+    return (struct reader_channel){ m->texts[0].text, m->texts[0].len, m->c };
+}
+
+static void tell_published(const struct inbox_message *m, enum error_code code,
+                           const struct reader_handlers *handlers, void *arg)
+{
+    const struct reader_published answer = { .request = m->a,
+                                             .code = code,
+                                             .message = m->texts[1].text,
+                                             .id = m->texts[0].text,
+                                             .index = m->b,
+                                             .in_parts = m->c != 0 };
+    if (handlers->published)
+        handlers->published(arg, &answer);
+}
+
+static void tell_rows(const struct inbox_message *m, enum error_code code,
+                      const struct reader_handlers *handlers, void *arg)
+{
+    const struct reader_rows part = { .name = m->texts[0].text,
+                                      .name_len = m->texts[0].len,
+                                      .request = m->a,
+                                      .until = m->c,
+                                      .code = code,
+                                      .data = m->data,
+                                      .len = m->len,
+                                      .rows_len = m->b,
+                                      .more = m->more };
+    if (handlers->rows)
+        handlers->rows(arg, &part);
+}
+
 static int handle(struct reader *reader, const struct inbox_message *m, int fds[2],
                   const struct reader_handlers *handlers, void *arg)
 {
     enum error_code code = m->code < N_CODES ? (enum error_code)m->code : CODE_INTERNAL;
+    const struct reader_channel channel = channel_of(m);
     switch (m->type) {
     case INBOX_HELLO:
         return greeted(reader, m, fds);
@@ -227,15 +291,17 @@ static int handle(struct reader *reader, const struct inbox_message *m, int fds[
         return 0;
     case INBOX_READY:
         if (handlers->ready)
-            handlers->ready(arg, m->texts[0].text, m->texts[0].len, m->a, m->b);
+            handlers->ready(arg, &channel, m->a, m->b);
         return 0;
     case INBOX_REFUSED:
         if (handlers->refused)
-            handlers->refused(arg, m->texts[0].text, m->texts[0].len, code, m->texts[1].text);
+            handlers->refused(arg, &channel, code, m->texts[1].text);
         return 0;
     case INBOX_PUBLISHED:
-        if (handlers->published)
-            handlers->published(arg, m->a, code, m->texts[1].text, m->texts[0].text);
+        tell_published(m, code, handlers, arg);
+        return 0;
+    case INBOX_ROWS:
+        tell_rows(m, code, handlers, arg);
         return 0;
     default:
         return -EPROTO;
@@ -251,7 +317,7 @@ static void drop_descriptors(int fds[2])
 
 int reader_process(struct reader *reader, const struct reader_handlers *handlers, void *arg)
 {
-    char packet[INBOX_REPLY_MAX];
+    char packet[INBOX_FRAGMENT_MAX];
     for (;;) {
         int fds[2];
         struct inbox_message message;

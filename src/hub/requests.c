@@ -1,10 +1,9 @@
-/* What readers ask of the engine: channels, publishes, a wake-up; and what they are answered. */
+/* What readers ask of the engine, but for publishes: channels, a wake-up; and what they are
+ * answered. */
 #include "core.h"
-#include "meta.h"
 #include "pattern.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- readers ---- */
@@ -23,24 +22,13 @@ int engine_admit(struct engine *engine, int fd)
     return 0;
 }
 
-/* What it has asked to be published is carried out all the same. */
-static void orphan_publishes(struct engine *engine, struct peer *peer)
-{
-    for (struct list *node; (node = list_pop(&peer->held));) {
-        struct publish *p = list_entry(node, struct publish, by_peer);
-        p->peer = NULL;
-        list_push(&engine->orphans, node);
-    }
-    for (struct list *node; (node = list_pop(&peer->asked));)
-        list_entry(node, struct publish, by_peer)->peer = NULL;
-}
-
 void engine_dismiss(struct engine *engine, struct peer *peer)
 {
     if (peer->why)
         engine_log(engine, FW_LOG_WARNING, "reader-dropped", "%s", peer->why);
     interest_leave(&engine->interest, &peer->interest, engine_now_ms(engine));
-    orphan_publishes(engine, peer);
+    snapshots_leave(&engine->snapshots, peer);
+    engine_orphan_publishes(engine, peer); /* carried out all the same */
     list_remove(&peer->node);
     list_remove(&peer->busy);
     engine->talked = true; /* it may wait on the futex and has to see the end */
@@ -52,7 +40,7 @@ void engine_tell_source(struct engine *engine, struct peer *peer)
     const char *kind = engine->class->kind, *mode = engine->stream.mode,
                *guarantee = engine->stream.guarantee;
     struct inbox_message message = { .type = INBOX_SOURCE,
-                                     .code = (engine->class->traits & FW_SOURCE_DURABLE) != 0,
+                                     .code = (engine->traits & FW_SOURCE_DURABLE) != 0,
                                      .texts = { inbox_text(kind, strlen(kind)),
                                                 inbox_text(mode, strlen(mode)),
                                                 inbox_text(guarantee, strlen(guarantee)) } };
@@ -66,13 +54,13 @@ void engine_tell_source(struct engine *engine, struct peer *peer)
 
 /* ---- channels ---- */
 
-static void send_refused(struct engine *engine, struct peer *peer, const char *channel, size_t len,
-                         enum error_code code, const char *text)
+static void send_refused(struct engine *engine, struct peer *peer, const struct inbox_text *name,
+                         uint64_t question, enum error_code code, const char *text)
 {
     struct inbox_message message = { .type = INBOX_REFUSED,
                                      .code = (uint16_t)code,
-                                     .texts = { inbox_text(channel, len),
-                                                inbox_text(text, strlen(text)) } };
+                                     .c = question,
+                                     .texts = { *name, inbox_text(text, strlen(text)) } };
     peer_send(peer, &message);
     engine->talked = true;
 }
@@ -81,11 +69,11 @@ void engine_on_subscribe(struct engine *engine, struct peer *peer, const struct 
 {
     const struct inbox_text *name = &m->texts[0];
     if (!channel_valid(name->text, name->len)) {
-        send_refused(engine, peer, name->text, name->len, CODE_BAD_CHANNEL, "bad channel name");
+        send_refused(engine, peer, name, m->c, CODE_BAD_CHANNEL, "bad channel name");
         return;
     }
-    if (interest_add(&engine->interest, &peer->interest, name->text, name->len, m->a) < 0)
-        send_refused(engine, peer, name->text, name->len, CODE_OVERLOADED, "out of memory");
+    if (interest_add(&engine->interest, &peer->interest, name->text, name->len, m->a, m->c) < 0)
+        send_refused(engine, peer, name, m->c, CODE_OVERLOADED, "out of memory");
 }
 
 void engine_on_unsubscribe(struct engine *engine, struct peer *peer, const struct inbox_message *m)
@@ -116,10 +104,11 @@ static void hook_due(void *arg, struct interest_reader *reader)
     engine_on_busy(arg, peer_of(reader));
 }
 
-static void hook_refused(void *arg, struct interest_reader *reader, struct channel *channel,
-                         enum error_code code, const char *message)
+static void hook_refused(void *arg, const struct want *want, enum error_code code,
+                         const char *message)
 {
-    send_refused(arg, peer_of(reader), channel->name, channel->len, code, message);
+    const struct inbox_text name = inbox_text(want->channel->name, want->channel->len);
+    send_refused(arg, peer_of(want->reader), &name, want->question, code, message);
 }
 
 static void hook_settled(void *arg)
@@ -140,7 +129,7 @@ static void tell_hole(struct engine *engine, const struct want *want)
 {
     struct channel *c = want->channel;
     if (want->covered_from == 0 || want->covered_from == c->covered_from ||
-        (engine->class->traits & FW_SOURCE_DURABLE))
+        (engine->traits & FW_SOURCE_DURABLE))
         return;
     if (engine->gap_at >= c->covered_from || c->gap_at >= c->covered_from)
         return;
@@ -155,6 +144,7 @@ static void answer_due(struct engine *engine, struct peer *peer)
         struct inbox_message message = { .type = INBOX_READY,
                                          .a = want->channel->covered_from,
                                          .b = log_head(engine->log),
+                                         .c = want->question,
                                          .texts = { inbox_text(want->channel->name,
                                                                want->channel->len) } };
         int r = peer->deaf ? 0 : inbox_send(peer->fd, &message, NULL, 0);
@@ -174,121 +164,6 @@ void engine_on_poke(struct engine *engine, struct peer *peer)
     peer_wake(peer, true);
 }
 
-/* ---- publishes ---- */
-
-static bool publish_equal(const void *value, const void *key, size_t len)
-{
-    return ((const struct publish *)value)->id == *(const uint64_t *)key;
-}
-
-static void answer_publish(struct engine *engine, struct publish *publish, enum error_code code,
-                           const char *message, const char *id)
-{
-    struct peer *peer = publish->peer;
-    struct inbox_message reply = { .type = INBOX_PUBLISHED,
-                                   .a = publish->request,
-                                   .code = (uint16_t)code,
-                                   .texts = {
-                                       inbox_text(id, id ? strlen(id) : 0),
-                                       inbox_text(message, message ? strlen(message) : 0) } };
-    count(&engine->counters->source_publishes[code], 1);
-    if (peer) {
-        peer->n_charged -= publish->charge;
-        list_remove(&publish->by_peer);
-        peer_send(peer, &reply);
-        engine_on_busy(engine, peer);
-        engine->talked = true;
-    }
-    free(publish);
-}
-
-void fw_host_published(struct fw_host *host, uint64_t request, const char *code,
-                       const char *message, const char *id)
-{
-    struct engine *engine = engine_of(host);
-    struct publish *p =
-        map_get(&engine->publishes, request, publish_equal, &request, sizeof(request));
-    if (!p)
-        return;
-    (void)map_remove(&engine->publishes, request, p);
-    answer_publish(engine, p, code_from_text(code), message, id);
-}
-
-static enum error_code check_publish(struct engine *engine, const struct publish *p,
-                                     const char *key, const char *from)
-{
-    const char *channel = p->bytes;
-    if (!channel_valid(channel, p->channel_len) || channel_reserved(channel, p->channel_len))
-        return CODE_BAD_CHANNEL;
-    if (!meta_fits(key, from))
-        return CODE_BAD_REQUEST;
-    if (p->channel_len + strlen(key) + 1 + strlen(from) + p->len > log_event_max(engine->log))
-        return CODE_TOO_LARGE;
-    return CODE_OK;
-}
-
-/* Hands a publish to the source; its bytes are borrowed for the call only. */
-static void give_to_source(struct engine *engine, struct publish *p)
-{
-    const char *key = p->bytes + p->channel_len + 1, *from = key + strlen(key) + 1;
-    enum error_code code = check_publish(engine, p, key, from);
-    if (code != CODE_OK) {
-        answer_publish(engine, p, code, code_title(code), NULL);
-        return;
-    }
-    p->id = ++engine->last_publish;
-    if (map_put(&engine->publishes, p->id, p) < 0) {
-        answer_publish(engine, p, CODE_OVERLOADED, "out of memory", NULL);
-        return;
-    }
-    if (p->peer)
-        list_push(&p->peer->asked, &p->by_peer);
-    struct fw_publish publish = { .request = p->id,
-                                  .channel = p->bytes,
-                                  .channel_len = p->channel_len,
-                                  .key = *key ? key : NULL,
-                                  .from = *from ? from : NULL,
-                                  .data = p->bytes + p->data_at,
-                                  .len = p->len };
-    engine->in_publish = true;
-    engine->class->publish(engine->source, &publish);
-    engine->in_publish = false;
-}
-
-/* A source whose publish is an append would lap the very readers that its pause is for. */
-static bool must_wait(const struct engine *engine)
-{
-    return engine->paused && engine->publish_appends;
-}
-
-void engine_on_publish(struct engine *engine, struct peer *peer, struct publish *publish)
-{
-    if (must_wait(engine) || !list_empty(&peer->held))
-        list_push(&peer->held, &publish->by_peer);
-    else
-        give_to_source(engine, publish);
-}
-
-static void publish_held(struct engine *engine, struct list *held)
-{
-    for (int n = 0; n < PEER_TURN_MAX && !must_wait(engine); n++) {
-        struct list *node = list_pop(held);
-        if (!node)
-            return;
-        give_to_source(engine, list_entry(node, struct publish, by_peer));
-    }
-}
-
-void engine_drop_publishes(struct engine *engine)
-{
-    for (struct list *node; (node = list_pop(&engine->orphans));)
-        free(list_entry(node, struct publish, by_peer));
-    size_t at = 0;
-    for (struct publish *p; (p = map_next(&engine->publishes, &at));)
-        free(p);
-    map_done(&engine->publishes);
-}
-
 /* ---- the end of a turn ---- */
 
 void engine_on_busy(struct engine *engine, struct peer *peer)
@@ -301,36 +176,28 @@ static void tend(struct engine *engine, struct peer *peer)
 {
     if (peer->replies.len)
         engine->talked = true; /* what was kept goes out now: readers on the futex must look */
-    if (!peer->broken && peer_flush(peer))
+    if (!peer->broken && peer_flush(peer)) {
         answer_due(engine, peer);
-    if (!peer->broken)
-        publish_held(engine, &peer->held);
+        snapshots_send(engine, peer);
+    }
+    bool more = !peer->broken && engine_publish_held(engine, peer);
     if (!peer->broken)
         peer_watch(peer);
     if (peer->broken)
         engine_dismiss(engine, peer);
-    else if (!list_empty(&peer->held) && !must_wait(engine))
+    else if (more)
         engine_on_busy(engine, peer);
 }
 
 bool engine_tend(struct engine *engine)
 {
     struct list todo;
-    publish_held(engine, &engine->orphans);
+    bool more = engine_publish_held(engine, NULL);
     /* Tending may make others busy, and itself again: those come with the next turn. */
     list_init(&todo);
     while (!list_empty(&engine->busy))
         list_push(&todo, list_pop(&engine->busy));
     for (struct list *node; (node = list_pop(&todo));)
         tend(engine, list_entry(node, struct peer, busy));
-    return !list_empty(&engine->busy) || (!list_empty(&engine->orphans) && !must_wait(engine));
-}
-
-void engine_unhold(struct engine *engine)
-{
-    for (struct list *l = engine->peers.next; l != &engine->peers; l = l->next) {
-        struct peer *peer = list_entry(l, struct peer, node);
-        if (!list_empty(&peer->held))
-            engine_on_busy(engine, peer);
-    }
+    return more || !list_empty(&engine->busy);
 }

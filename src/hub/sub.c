@@ -44,11 +44,19 @@ void sub_free_channel(struct fw_sub *sub, struct sub_channel *channel)
 
 /* ---- the inbox ---- */
 
-static void on_ready(void *arg, const char *name, size_t len, uint64_t covered_from,
+/* The channel that this is the answer for; NULL: it was left meanwhile, and maybe asked for again.
+ */
+static struct sub_channel *answered(const struct fw_sub *sub, const struct reader_channel *answer)
+{
+    struct sub_channel *channel = find(sub, answer->name, answer->len);
+    return channel && channel->question == answer->question ? channel : NULL;
+}
+
+static void on_ready(void *arg, const struct reader_channel *answer, uint64_t covered_from,
                      uint64_t ready_at)
 {
     struct fw_sub *sub = arg;
-    struct sub_channel *channel = find(sub, name, len);
+    struct sub_channel *channel = answered(sub, answer);
     if (!channel || !channel->asked)
         return;
     channel->asked = false;
@@ -59,11 +67,11 @@ static void on_ready(void *arg, const char *name, size_t len, uint64_t covered_f
     sub->attention = true;
 }
 
-static void on_refused(void *arg, const char *name, size_t len, enum error_code code,
+static void on_refused(void *arg, const struct reader_channel *answer, enum error_code code,
                        const char *message)
 {
     struct fw_sub *sub = arg;
-    struct sub_channel *channel = find(sub, name, len);
+    struct sub_channel *channel = answered(sub, answer);
     if (!channel)
         return;
     if (channel->asked)
@@ -99,11 +107,17 @@ static void watch_room(struct fw_sub *sub, bool room)
         sub->epoll_room = room;
 }
 
+static int ask(struct fw_sub *sub, const struct sub_channel *channel)
+{
+    return reader_subscribe(sub->reader, &(struct reader_channel){ channel->name, channel->len,
+                                                                   channel->question });
+}
+
 static void send_unsent(struct fw_sub *sub)
 {
     while (!list_empty(&sub->unsent)) {
         struct sub_channel *c = list_entry(sub->unsent.next, struct sub_channel, queue);
-        if (reader_subscribe(sub->reader, c->name, c->len) < 0)
+        if (ask(sub, c) < 0)
             break;
         list_remove(&c->queue);
     }
@@ -154,8 +168,8 @@ static int add(struct fw_sub *sub, struct sub_channel *channel)
     sub->only = ++sub->n_channels == 1 ? channel : NULL;
     channel->asked = true;
     sub->n_asked++;
-    if (list_empty(&sub->unsent) &&
-        reader_subscribe(sub->reader, channel->name, channel->len) != -EAGAIN)
+    channel->question = ++sub->last_question;
+    if (list_empty(&sub->unsent) && ask(sub, channel) != -EAGAIN)
         return 0; /* an end of file shows in fw_sub_next() */
     list_push(&sub->unsent, &channel->queue);
     watch_room(sub, true);

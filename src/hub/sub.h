@@ -25,7 +25,8 @@ struct sub_channel {
     uint64_t asked_at, covered_from, ready_at;
     struct since since;
     unsigned last;
-    bool asked; /* sent, not answered */
+    uint64_t question; /* its number, as asked last */
+    bool asked;        /* sent, not answered */
     enum error_code refused;
     size_t len;
     char name[FW_CHANNEL_MAX + 1];
@@ -62,6 +63,7 @@ struct fw_sub {
     struct list channels, unsent, answered, confirming, refused;
     struct map by_hash;
     size_t n_channels, n_asked;
+    uint64_t last_question;
     struct sub_channel *only; /* while there is just one */
     unsigned ticks;           /* records read since the inbox was looked at */
 

@@ -120,6 +120,7 @@ static int set_value(const struct flag *flag, void *into, const char *origin, ch
         *(const char **)field = value;
         return 0;
     case FLAG_LIST:
+    case FLAG_LINES:
         return strings_add(field, value) < 0 ? error_set(err, -ENOMEM, "out of memory") : 0;
     case FLAG_CHOICE:
         if (parse_choice(flag, value, field) < 0)
@@ -137,12 +138,17 @@ static int set_value(const struct flag *flag, void *into, const char *origin, ch
 
 /* ---- defaults and the environment ---- */
 
+static bool is_list(const struct flag *flag)
+{
+    return flag->kind == FLAG_LIST || flag->kind == FLAG_LINES;
+}
+
 static int set_words(const struct flag *flag, void *into, const char *origin, char *value,
                      struct fw_error *err)
 {
     char *save = NULL;
-    for (char *word = strtok_r(value, " \t\r\n", &save); word;
-         word = strtok_r(NULL, " \t\r\n", &save)) {
+    const char *ends = flag->kind == FLAG_LINES ? "\r\n" : " \t\r\n";
+    for (char *word = strtok_r(value, ends, &save); word; word = strtok_r(NULL, ends, &save)) {
         int r = set_value(flag, into, origin, word, err);
         if (r < 0)
             return r;
@@ -156,15 +162,15 @@ static int set_from_environment(const struct flag *flag, void *into, struct fw_e
     char *value = getenv(flag_variable(flag, name, sizeof(name)));
     if (!value || !*value)
         return 0;
-    return flag->kind == FLAG_LIST ? set_words(flag, into, name, value, err)
-                                   : set_value(flag, into, name, value, err);
+    return is_list(flag) ? set_words(flag, into, name, value, err)
+                         : set_value(flag, into, name, value, err);
 }
 
 static int set_defaults(const struct flag *flags, void *into, struct fw_error *err)
 {
     for (const struct flag *flag = flags; flag->name; flag++) {
         int r = 0;
-        if (flag->fallback && flag->kind != FLAG_LIST)
+        if (flag->fallback && !is_list(flag))
             r = set_value(flag, into, flag->name, (char *)flag->fallback, err);
         if (r == 0 && flag->env)
             r = set_from_environment(flag, into, err);
@@ -178,7 +184,7 @@ static int set_defaults(const struct flag *flags, void *into, struct fw_error *e
 static int set_default_lists(const struct flag *flags, void *into, struct fw_error *err)
 {
     for (const struct flag *flag = flags; flag->name; flag++) {
-        if (flag->kind != FLAG_LIST || !flag->fallback)
+        if (!is_list(flag) || !flag->fallback)
             continue;
         const struct strings *list = (const struct strings *)((char *)into + flag->at);
         int r = list->count ? 0 : set_value(flag, into, flag->name, (char *)flag->fallback, err);
@@ -222,7 +228,7 @@ static int set_from_argument(struct parse *p, const struct flag *flag, const cha
         value = p->argv[p->at];
     }
     uint64_t bit = UINT64_C(1) << (flag - p->flags);
-    if (flag->kind == FLAG_LIST && !(p->listed & bit)) {
+    if (is_list(flag) && !(p->listed & bit)) {
         p->listed |= bit;
         strings_done((struct strings *)((char *)p->into + flag->at));
     }

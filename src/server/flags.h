@@ -16,6 +16,7 @@ enum flag_kind {
     FLAG_BOOL,     /* bool; no argument */
     FLAG_TEXT,     /* const char *: borrowed from the arguments or the environment */
     FLAG_LIST,     /* struct strings: may be repeated; in the environment separated by space */
+    FLAG_LINES,    /* the same for texts with spaces: in the environment one in a line */
     FLAG_SIZE,     /* uint64_t, bytes */
     FLAG_DURATION, /* uint32_t, ms */
     FLAG_UINT,     /* uint32_t */

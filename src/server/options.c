@@ -6,6 +6,7 @@
 #include "flags.h"
 #include "log.h"
 #include "pattern.h"
+#include "snapshot_option.h"
 #include "text.h"
 
 #include <errno.h>
@@ -17,8 +18,8 @@
 
 /* The table's fields, as text or number; checked into struct server_options afterwards. */
 struct raw {
-    struct strings http, public_read, public_write, origins;
-    const char *admin, *base_path, *mode;
+    struct strings http, public_read, public_write, origins, hosts, snapshots;
+    const char *admin, *base_path, *mode, *node, *retain_for;
     uint64_t retain, send_buffer;
     uint32_t workers, linger_ms, max_connections, head_timeout_ms, heartbeat_ms, drain_ms;
     unsigned log_level, log_format;
@@ -38,7 +39,11 @@ static const struct flag serve_flags[] = {
     { "workers", 0, true, FLAG_UINT, AT(workers), "N", "0",
       "processes that hold clients (default: one per core)", 0, WORKERS_MAX },
     { "mode", 0, true, FLAG_TEXT, AT(mode), "MODE", NULL,
-      "how PostgreSQL is read: auto, notify (default: auto)" },
+      "how PostgreSQL is read: auto, notify, wal, outbox (default: auto)" },
+    { "node", 0, true, FLAG_TEXT, AT(node), "NAME", NULL,
+      "name of this server in mode wal, which makes its replication slot durable" },
+    { "retain-for", 0, true, FLAG_TEXT, AT(retain_for), "TIME", NULL,
+      "what is read again at the start in mode wal (default: 10m)" },
     { "retain", 0, true, FLAG_SIZE, AT(retain), "SIZE", "64M",
       "memory for recent events: how long a client may be away", LOG_SIZE_MIN, LOG_SIZE_MAX },
     { "linger", 0, true, FLAG_DURATION, AT(linger_ms), "TIME", "60s",
@@ -47,8 +52,12 @@ static const struct flag serve_flags[] = {
       "channels that everybody may read: \"news\", \"chat:*\", \"**\"; may be repeated" },
     { "public-write", 0, true, FLAG_LIST, AT(public_write), "PATTERN", NULL,
       "channels that everybody may publish to; may be repeated" },
+    { "snapshot", 0, true, FLAG_LINES, AT(snapshots), "CHANNEL=SELECT", NULL,
+      "rows for clients that ask for them, before the channel's events; may be repeated" },
     { "origin", 0, true, FLAG_LIST, AT(origins), "ORIGIN", NULL,
       "web pages that may connect: https://app.example.com, or *; may be repeated" },
+    { "host", 0, true, FLAG_LIST, AT(hosts), "NAME", NULL,
+      "names by which clients may address this server: app.example.com (default: any)" },
     { "max-connections", 0, true, FLAG_UINT, AT(max_connections), "N", "0",
       "clients per worker (default: what the descriptor limit allows)" },
     { "send-buffer", 0, true, FLAG_SIZE, AT(send_buffer), "SIZE", "128K",
@@ -79,9 +88,6 @@ static const struct flag serve_flags[] = {
     { "config", LATER("use flags or FANWIRE_… variables") },
     { "source-file", LATER("use FANWIRE_SOURCE, PGPASSFILE or ~/.pgpass") },
     { "print-config", LATER("--help shows the defaults") },
-    { "node", LATER("only --mode wal will need it") },
-    { "retain-for", LATER("--retain bounds what is kept, in bytes") },
-    { "snapshot", LATER("let the client load its state when it gets ready or gap") },
     { "trusted-proxy", LATER("addresses in the log are the proxy's") },
     { "tls-cert", LATER("put a TLS proxy in front") },
     { "tls-key", LATER("put a TLS proxy in front") },
@@ -117,42 +123,46 @@ static const char *after_credentials(const char *url)
     return authority[user] == '@' ? authority + user + 1 : authority;
 }
 
-/* The value of the URL's parameter `mode`; NULL: it has none. */
-static const char *mode_parameter(const char *url, size_t *ret_len)
+/* The value of the URL's parameter; NULL: it has none. */
+static const char *parameter(const char *url, const char *name, size_t *ret_len)
 {
+    size_t name_len = strlen(name);
     const char *at = strchr(after_credentials(url), '?');
     while (at && *at != '#') {
         at++;
         size_t len = strcspn(at, "&#");
-        if (len >= 5 && memcmp(at, "mode=", 5) == 0) {
-            *ret_len = len - 5;
-            return at + 5;
+        if (len > name_len && at[name_len] == '=' && memcmp(at, name, name_len) == 0) {
+            *ret_len = len - name_len - 1;
+            return at + name_len + 1;
         }
         at = at[len] ? at + len : NULL;
     }
     return NULL;
 }
 
-/* --mode travels as a parameter of the URL, before a fragment. */
-static int append_mode(char **source, const char *mode, struct fw_error *err)
+/* --mode and the like travel as parameters of the URL, before a fragment. */
+static int append_parameter(char **source, const char *name, const char *value,
+                            struct fw_error *err)
 {
+    if (!value)
+        return 0;
     if (!is_postgres(*source))
-        return error_set(err, -EINVAL, "--mode is for postgres:// sources only; leave it out");
-    if (strspn(mode, "abcdefghijklmnopqrstuvwxyz") != strlen(mode) || !*mode)
-        return error_set(err, -EINVAL, "--mode: write auto or notify");
+        return error_set(err, -EINVAL, "--%s is for postgres:// sources only; leave it out", name);
+    if (strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(value) || !*value)
+        return error_set(err, -EINVAL, "--%s: write a word of a-z, 0-9 and _", name);
     size_t len;
-    const char *given = mode_parameter(*source, &len);
-    if (given && strlen(mode) == len && memcmp(given, mode, len) == 0)
+    const char *given = parameter(*source, name, &len);
+    if (given && strlen(value) == len && memcmp(given, value, len) == 0)
         return 0;
     if (given)
-        return error_set(err, -EINVAL, "--mode %s contradicts mode=%.*s in the URL: leave one out",
-                         mode, (int)(len < 32 ? len : 32), given);
+        return error_set(err, -EINVAL, "--%s %s contradicts %s=%.*s in the URL: leave one out",
+                         name, value, name, (int)(len < 32 ? len : 32), given);
 
     const char *rest = after_credentials(*source), *fragment = rest + strcspn(rest, "#");
     size_t before = (size_t)(fragment - *source);
     const char *joint = memchr(rest, '?', (size_t)(fragment - rest)) ? "&" : "?";
     char *url;
-    if (asprintf(&url, "%.*s%smode=%s%s", (int)before, *source, joint, mode, fragment) < 0)
+    if (asprintf(&url, "%.*s%s%s=%s%s", (int)before, *source, joint, name, value, fragment) < 0)
         return error_set(err, -ENOMEM, "out of memory");
     explicit_bzero(*source, strlen(*source));
     free(*source);
@@ -160,13 +170,20 @@ static int append_mode(char **source, const char *mode, struct fw_error *err)
     return 0;
 }
 
-static int take_source(struct server_options *o, const struct strings *rest, const struct raw *raw,
-                       struct fw_error *err)
+static void wipe(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+}
+
+/* `own`: the program's; may be NULL. */
+static int take_source(struct server_options *o, const struct strings *rest, char *own,
+                       const struct raw *raw, struct fw_error *err)
 {
     if (rest->count > 1)
         return error_set(err, -EINVAL, "one SOURCE is enough; there are %zu", rest->count);
     char *variable = getenv("FANWIRE_SOURCE");
-    char *given = rest->count ? rest->items[0] : variable;
+    char *given = rest->count ? rest->items[0] : own && *own ? own : variable;
     char *fallback = (char[]){ "memory:" };
     if (!given || !*given)
         given = raw->dev ? fallback : NULL;
@@ -179,11 +196,14 @@ static int take_source(struct server_options *o, const struct strings *rest, con
                          "  memory:                         only what is published here\n"
                          "or FANWIRE_SOURCE; \"fanwire serve --dev\" alone tries it with memory:");
     int r = take_secret(given, &o->source);
-    if (variable) /* an empty one is none */
-        explicit_bzero(variable, strlen(variable));
+    wipe(variable); /* an empty one is none */
+    wipe(own);
     if (r < 0)
         return error_set(err, r, "out of memory");
-    return raw->mode ? append_mode(&o->source, raw->mode, err) : 0;
+    r = append_parameter(&o->source, "mode", raw->mode, err);
+    if (r == 0)
+        r = append_parameter(&o->source, "node", raw->node, err);
+    return r == 0 ? append_parameter(&o->source, "retain-for", raw->retain_for, err) : r;
 }
 
 /* ---- addresses ---- */
@@ -246,6 +266,33 @@ static int check_origins(const struct strings *origins, struct fw_error *err)
     return 0;
 }
 
+/* As Host has it, but for the port: a name, an IPv4 address, or an IPv6 address in brackets. */
+static int check_hosts(const struct strings *hosts, struct fw_error *err)
+{
+    for (size_t i = 0; i < hosts->count; i++) {
+        const char *host = hosts->items[i];
+        size_t len = strlen(host);
+        bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
+        if (len == 0 || strpbrk(host, "/?#@,* ") || (!v6 && strpbrk(host, ":[]")))
+            return error_set(err, -EINVAL,
+                             "--host: \"%.100s\" is no name; write app.example.com, 192.0.2.1 or "
+                             "[2001:db8::1] (no scheme, no port)",
+                             host);
+    }
+    return 0;
+}
+
+/* With --dev everything is open to this machine; a foreign name that leads to it must not open it
+ * to a foreign page. */
+static int add_loopback_names(struct strings *hosts, struct fw_error *err)
+{
+    for (size_t i = 0; i < N_LOOPBACK_NAMES; i++) {
+        if (strings_add(hosts, (char *)loopback_names[i]) < 0)
+            return error_set(err, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int check_base_path(const char *path, struct fw_error *err)
 {
     size_t len = strlen(path);
@@ -258,6 +305,26 @@ static int check_base_path(const char *path, struct fw_error *err)
                      path);
 }
 
+/* ---- snapshots ---- */
+
+static int take_snapshots(struct server_options *o, const struct strings *list,
+                          struct fw_error *err)
+{
+    o->snapshots = list->count ? calloc(list->count, sizeof(*o->snapshots)) : NULL;
+    if (list->count && !o->snapshots)
+        return error_set(err, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < list->count; i++) {
+        struct engine_snapshot *next = &o->snapshots[o->n_snapshots];
+        int r = snapshot_option_parse(list->items[i], o->snapshots, o->n_snapshots, next, err);
+        if (r < 0)
+            return r;
+        o->n_snapshots++;
+        if (strings_add(&o->settings.snapshots, (char *)next->channel) < 0)
+            return error_set(err, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int take_settings(struct server_options *o, struct raw *raw, struct fw_error *err)
 {
     int r = check_patterns(&raw->public_read, "--public", err);
@@ -266,6 +333,10 @@ static int take_settings(struct server_options *o, struct raw *raw, struct fw_er
     if (r == 0)
         r = check_origins(&raw->origins, err);
     if (r == 0)
+        r = check_hosts(&raw->hosts, err);
+    if (r == 0 && raw->dev)
+        r = add_loopback_names(&raw->hosts, err);
+    if (r == 0)
         r = check_base_path(raw->base_path, err);
     if (r < 0)
         return r;
@@ -273,6 +344,7 @@ static int take_settings(struct server_options *o, struct raw *raw, struct fw_er
         .public_read = raw->public_read,
         .public_write = raw->public_write,
         .origins = raw->origins,
+        .hosts = raw->hosts,
         .base_path = raw->base_path,
         .dev = raw->dev,
         .echo = raw->echo,
@@ -286,7 +358,8 @@ static int take_settings(struct server_options *o, struct raw *raw, struct fw_er
         .drain_ms = raw->dev ? 0 : raw->drain_ms,
         .retain_text = "--retain",
     };
-    raw->public_read = raw->public_write = raw->origins = (struct strings){ 0 };
+    raw->public_read = raw->public_write = (struct strings){ 0 };
+    raw->origins = raw->hosts = (struct strings){ 0 };
     return 0;
 }
 
@@ -301,8 +374,8 @@ static uint32_t cores(void)
     return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (uint32_t)n;
 }
 
-static int take_all(struct server_options *o, const struct strings *rest, struct raw *raw,
-                    struct fw_error *err)
+static int take_all(struct server_options *o, const struct strings *rest, char *own,
+                    struct raw *raw, struct fw_error *err)
 {
     static const enum fw_log_level levels[] = { FW_LOG_ERROR, FW_LOG_WARNING, FW_LOG_INFO,
                                                 FW_LOG_DEBUG };
@@ -311,29 +384,48 @@ static int take_all(struct server_options *o, const struct strings *rest, struct
     o->linger_ms = raw->linger_ms;
     o->log_level = levels[raw->log_level];
     o->log_json = raw->log_format == 1;
-    int r = take_source(o, rest, raw, err);
+    int r = take_source(o, rest, own, raw, err);
     if (r == 0)
         r = take_addresses(o, raw, err);
-    return r < 0 ? r : take_settings(o, raw, err);
+    if (r == 0)
+        r = take_settings(o, raw, err);
+    return r < 0 ? r : take_snapshots(o, &raw->snapshots, err);
 }
 
 int server_options_parse(struct server_options *options, int argc, char **argv,
                          struct fw_error *err)
+{
+    return server_options_parse_for(options, NULL, argc, argv, err);
+}
+
+int server_options_parse_for(struct server_options *options, char *source, int argc, char **argv,
+                             struct fw_error *err)
 {
     *options = (struct server_options){ 0 };
     struct raw raw = { 0 };
     struct strings rest = { 0 };
     int r = flags_parse(serve_flags, &raw, argc, argv, &rest, err);
     if (r == 0)
-        r = take_all(options, &rest, &raw, err);
+        r = take_all(options, &rest, source, &raw, err);
     strings_done(&rest);
     strings_done(&raw.http);
     strings_done(&raw.public_read);
     strings_done(&raw.public_write);
     strings_done(&raw.origins);
+    strings_done(&raw.hosts);
+    strings_done(&raw.snapshots);
     if (r != 0)
         server_options_done(options);
     return r;
+}
+
+const struct flag *server_options_flag(const char *name)
+{
+    for (const struct flag *flag = serve_flags; flag->name; flag++) {
+        if (strcmp(flag->name, name) == 0)
+            return flag;
+    }
+    return NULL;
 }
 
 void server_options_help(FILE *out)
@@ -365,24 +457,28 @@ static void forget_variable(const char *name)
     (void)unsetenv(name);
 }
 
+void server_options_forget_url(struct server_options *options)
+{
+    wipe(options->source);
+    free(options->source);
+    options->source = NULL;
+}
+
 void server_options_forget_source(struct server_options *options)
 {
-    if (options->source) {
-        explicit_bzero(options->source, strlen(options->source));
-        free(options->source);
-        options->source = NULL;
-    }
+    server_options_forget_url(options);
     forget_variable("PGPASSWORD");
 }
 
 void server_options_done(struct server_options *options)
 {
-    if (options->source)
-        explicit_bzero(options->source, strlen(options->source));
-    free(options->source);
+    server_options_forget_url(options);
     strings_done(&options->settings.public_read);
     strings_done(&options->settings.public_write);
     strings_done(&options->settings.origins);
+    strings_done(&options->settings.hosts);
+    strings_done(&options->settings.snapshots);
+    free(options->snapshots);
     *options = (struct server_options){ 0 };
 }
 

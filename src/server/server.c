@@ -2,10 +2,11 @@
  * log, the pages of counters, every listening socket, the inbox's address. */
 #include "server.h"
 
+#include "application.h"
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
-#include "listener.h"
+#include "listeners.h"
 #include "logline.h"
 #include "source_process.h"
 #include "supervisor.h"
@@ -26,24 +27,52 @@
 #define HANG_MS         10000
 #define FEW_DESCRIPTORS 65536
 
+/* Which child is what. The source and the application end last: workers need both until the end. */
+struct roles {
+    size_t source;      /* child 0 */
+    size_t application; /* child 1; 0: there is none */
+    size_t workers;     /* the first of them */
+    size_t count;       /* of all children */
+};
+
 struct server {
     struct server_options *options;
     const struct title *title;
     struct logger logger;
     struct log *log;
-    char *pages; /* COUNTERS_SIZE each: supervisor, source, workers */
+    struct roles roles;
+    char *pages; /* COUNTERS_SIZE each: supervisor, then its children */
     size_t n_pages;
-    struct listener http[WORKER_LISTENERS_MAX];
-    size_t n_http;
-    struct listener admin; /* n_fds 0: off */
+    struct listeners listeners;
     int inbox_fd;
     struct sockaddr_un inbox;
     socklen_t inbox_len;
+    int calls_fd; /* where the application takes requests; -1: there is none */
+    struct sockaddr_un calls;
+    socklen_t calls_len;
     const char *source_kind; /* "postgres" */
     char worker_name[24];    /* of the last describe() */
 };
 
-/* Child 0 is the source process, child n is worker n. */
+static struct roles make_roles(const struct server_options *options)
+{
+    struct roles roles = { .application = options->application ? 1 : 0 };
+    roles.workers = roles.application + 1;
+    roles.count = roles.workers + options->workers;
+    return roles;
+}
+
+/* 1, 2, …, for people. */
+static size_t worker_number(const struct server *s, size_t child)
+{
+    return child - s->roles.workers + 1;
+}
+
+static bool is_application(const struct server *s, size_t child)
+{
+    return s->roles.application && child == s->roles.application;
+}
+
 static struct counters *page(const struct server *s, size_t index)
 {
     return (struct counters *)(s->pages + index * COUNTERS_SIZE);
@@ -92,7 +121,7 @@ static int check_url(const char *url, struct fw_error *err)
 
 static int make_pages(struct server *s, struct fw_error *err)
 {
-    s->n_pages = 2 + (size_t)s->options->workers;
+    s->n_pages = 1 + s->roles.count;
     s->pages = mmap(NULL, s->n_pages * COUNTERS_SIZE, PROT_READ | PROT_WRITE,
                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (s->pages == MAP_FAILED) {
@@ -117,45 +146,23 @@ static int make_log(struct server *s, struct fw_error *err)
 }
 
 /* An abstract address of the kernel's choice; who connects is checked by pid. */
-static int make_inbox(struct server *s, struct fw_error *err)
+static int listen_abstract(int type, int *ret_fd, struct sockaddr_un *ret, socklen_t *ret_len)
 {
-    s->inbox = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    s->inbox_len = sizeof(s->inbox);
-    s->inbox_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s->inbox_fd < 0 ||
-        bind(s->inbox_fd, (struct sockaddr *)&s->inbox, sizeof(sa_family_t)) < 0 ||
-        listen(s->inbox_fd, 1024) < 0 ||
-        getsockname(s->inbox_fd, (struct sockaddr *)&s->inbox, &s->inbox_len) < 0)
-        return error_set(err, -errno, "cannot open the control inbox: %s", strerror(errno));
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    *ret_len = sizeof(*ret);
+    *ret_fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (*ret_fd < 0 || bind(*ret_fd, (struct sockaddr *)ret, sizeof(sa_family_t)) < 0 ||
+        listen(*ret_fd, 1024) < 0 || getsockname(*ret_fd, (struct sockaddr *)ret, ret_len) < 0)
+        return -errno;
     return 0;
 }
 
-static int make_listeners(struct server *s, struct fw_error *err)
+static int make_inboxes(struct server *s, struct fw_error *err)
 {
-    const struct server_options *o = s->options;
-    for (size_t i = 0; i < o->n_http; i++) {
-        int n = listener_open(&o->http[i], o->workers, &s->http[s->n_http],
-                              WORKER_LISTENERS_MAX - s->n_http, err);
-        if (n < 0)
-            return n;
-        s->n_http += (size_t)n;
-    }
-    if (!o->admin_on)
-        return 0;
-    int n = listener_open(&o->admin, 1, &s->admin, 1, err);
-    if (n < 0 && err->code == -EADDRINUSE) {
-        struct fw_error first = *err;
-        return error_set(err, n, "%.380s (this is the --admin address; \"--admin off\" exists)",
-                         first.message);
-    }
-    return n;
-}
-
-static void close_public(struct server *s)
-{
-    for (size_t i = 0; i < s->n_http; i++)
-        listener_close(&s->http[i]);
-    s->n_http = 0;
+    int r = listen_abstract(SOCK_SEQPACKET, &s->inbox_fd, &s->inbox, &s->inbox_len);
+    if (r == 0 && s->roles.application)
+        r = listen_abstract(SOCK_STREAM, &s->calls_fd, &s->calls, &s->calls_len);
+    return r < 0 ? error_set(err, r, "cannot open the control inbox: %s", strerror(-r)) : 0;
 }
 
 /* ---- the children ---- */
@@ -163,24 +170,24 @@ static void close_public(struct server *s)
 static void describe(void *arg, size_t child, const char **ret_object, const char **ret_name)
 {
     struct server *s = arg;
-    *ret_object = child == 0 ? "source" : "worker";
-    *ret_name = child == 0 ? s->source_kind : s->worker_name;
-    if (child > 0)
-        (void)snprintf(s->worker_name, sizeof(s->worker_name), "%zu", child);
-}
-
-/* Forgets the listeners without unlinking what the supervisor still serves. */
-static void drop_listener(struct listener *listener)
-{
-    listener->path[0] = '\0';
-    listener_close(listener);
+    if (child == s->roles.source) {
+        *ret_object = "source";
+        *ret_name = s->source_kind;
+    } else if (is_application(s, child)) {
+        *ret_object = "application";
+        *ret_name = s->options->application->name;
+    } else {
+        *ret_object = "worker";
+        *ret_name = s->worker_name;
+        (void)snprintf(s->worker_name, sizeof(s->worker_name), "%zu", worker_number(s, child));
+    }
 }
 
 static bool is_own_worker(void *arg, pid_t pid)
 {
     const struct server *s = arg;
-    for (size_t i = 2; i < s->n_pages; i++) {
-        if (counted(&page(s, i)->pid) == (uint64_t)pid)
+    for (size_t i = s->roles.workers; i < s->roles.count; i++) {
+        if (counted(&child_page(s, i)->pid) == (uint64_t)pid)
             return true;
     }
     return false;
@@ -191,47 +198,64 @@ static bool may_stop(void *arg)
     return counted(&page(arg, 0)->draining) == 2;
 }
 
+static void drop_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static struct child make_child(struct server *s, size_t child, int life_fd)
+{
+    return (struct child){ .counters = child_page(s, child),
+                           .life_fd = life_fd,
+                           .logger = &s->logger,
+                           .title = s->title,
+                           .peer_allowed = is_own_worker,
+                           .may_stop = may_stop,
+                           .arg = s };
+}
+
 static int run_source(struct server *s, int life_fd)
 {
-    for (size_t i = 0; i < s->n_http; i++)
-        drop_listener(&s->http[i]);
-    drop_listener(&s->admin);
+    listeners_drop(&s->listeners);
+    drop_fd(&s->calls_fd);
+    application_forget_secret(s->options->application);
     struct source_process process = {
         .url = s->options->source,
         .log = s->log,
         .linger_ms = s->options->linger_ms,
-        .counters = child_page(s, 0),
+        .snapshots = s->options->snapshots,
+        .n_snapshots = s->options->n_snapshots,
         .inbox_fd = s->inbox_fd,
-        .life_fd = life_fd,
-        .logger = &s->logger,
-        .title = s->title,
-        .peer_allowed = is_own_worker,
-        .may_stop = may_stop,
-        .arg = s,
+        .child = make_child(s, s->roles.source, life_fd),
     };
     return source_process_run(&process);
 }
 
-/* Of each address the worker's own socket, or the one that all share; the rest is closed. */
-static size_t keep_listeners(struct server *s, size_t worker, int *fds)
+/* It is the program's own process: its environment and memory are left alone, but for the URL. */
+static int run_application(struct server *s, int life_fd)
 {
-    for (size_t i = 0; i < s->n_http; i++) {
-        struct listener *l = &s->http[i];
-        size_t own = (worker - 1) % l->n_fds;
-        fds[i] = l->fds[own];
-        for (size_t j = 0; j < l->n_fds; j++) {
-            if (j != own)
-                close(l->fds[j]);
-        }
-    }
-    return s->n_http;
+    listeners_drop(&s->listeners);
+    drop_fd(&s->inbox_fd);
+    log_close(s->log);
+    s->log = NULL;
+    server_options_forget_url(s->options);
+    struct application_process process = {
+        .application = s->options->application,
+        .listen_fd = s->calls_fd,
+        .child = make_child(s, s->roles.application, life_fd),
+    };
+    return application_process_run(&process);
 }
 
 /* A worker holds no credentials, can't write the log and doesn't keep a pipe's reader alive. */
 static int drop_privileges(struct server *s, struct log **ret_log)
 {
     server_options_forget_source(s->options);
-    close(s->inbox_fd);
+    application_forget_secret(s->options->application);
+    drop_fd(&s->inbox_fd);
+    drop_fd(&s->calls_fd);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null >= 0) {
         (void)dup2(null, STDIN_FILENO);
@@ -243,8 +267,9 @@ static int drop_privileges(struct server *s, struct log **ret_log)
     return r;
 }
 
-static int run_worker(struct server *s, size_t worker, int life_fd)
+static int run_worker(struct server *s, size_t child, int life_fd)
 {
+    size_t worker = worker_number(s, child);
     char title[48];
     (void)snprintf(title, sizeof(title), "fanwire: worker %zu", worker);
     title_set(s->title, title);
@@ -252,14 +277,16 @@ static int run_worker(struct server *s, size_t worker, int life_fd)
         .settings = &s->options->settings,
         .inbox = s->inbox,
         .inbox_len = s->inbox_len,
-        .admin_fd = s->admin.n_fds ? s->admin.fds[0] : -1,
+        .application = s->calls,
+        .application_len = s->calls_len,
+        .admin_fd = s->listeners.admin.n_fds ? s->listeners.admin.fds[0] : -1,
         .life_fd = life_fd,
-        .counters = child_page(s, worker),
+        .counters = child_page(s, child),
         .all = page(s, 0),
         .n_all = s->n_pages,
         .index = (unsigned)worker,
     };
-    options.n_listeners = keep_listeners(s, worker, options.listeners);
+    options.n_listeners = listeners_keep(&s->listeners, worker, options.listeners);
     int r = drop_privileges(s, &options.log);
     if (r < 0) {
         log_message(&s->logger, FW_LOG_ERROR, "worker", title + strlen("fanwire: worker "),
@@ -276,13 +303,21 @@ static int run_child(void *arg, size_t child, int life_fd)
     atomic_store_explicit(&child_page(s, child)->pid, (uint64_t)getpid(), memory_order_release);
     atomic_store_explicit(&child_page(s, child)->started_ms, (uint64_t)clock_realtime_ms(),
                           memory_order_relaxed);
-    return child == 0 ? run_source(s, life_fd) : run_worker(s, child, life_fd);
+    if (child == s->roles.source)
+        return run_source(s, life_fd);
+    return is_application(s, child) ? run_application(s, life_fd) : run_worker(s, child, life_fd);
+}
+
+static bool may_refuse(void *arg, size_t child)
+{
+    return !is_application(arg, child);
 }
 
 static int64_t beat_ms(void *arg, size_t child)
 {
     const struct server *s = arg;
-    return child == 0 ? log_beat(s->log) : (int64_t)counted(&child_page(s, child)->beat_ms);
+    return child == s->roles.source ? log_beat(s->log)
+                                    : (int64_t)counted(&child_page(s, child)->beat_ms);
 }
 
 /* Totals go on over a restart; what a dead process held is gone. */
@@ -290,14 +325,21 @@ static void reaped(void *arg, size_t child, bool restarts)
 {
     struct server *s = arg;
     struct counters *c = child_page(s, child);
-    _Atomic uint64_t *gauges[] = { &c->pid,      &c->started_ms,    &c->beat_ms,         &c->behind,
-                                   &c->channels, &c->subscriptions, &c->source_lingering };
+    _Atomic uint64_t *gauges[] = {
+        &c->pid,      &c->started_ms,    &c->beat_ms,          &c->behind,
+        &c->channels, &c->subscriptions, &c->source_lingering, &c->calls_waiting
+    };
     for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++)
         atomic_store_explicit(gauges[i], 0, memory_order_relaxed);
     for (size_t i = 0; i < N_TRANSPORTS; i++)
         atomic_store_explicit(&c->connections[i], 0, memory_order_relaxed);
-    if (restarts)
-        count(child == 0 ? &page(s, 0)->restarts_source : &page(s, 0)->restarts_worker, 1);
+    if (!restarts)
+        return;
+    struct counters *own = page(s, 0);
+    count(child == s->roles.source   ? &own->restarts_source
+          : is_application(s, child) ? &own->restarts_application
+                                     : &own->restarts_worker,
+          1);
 }
 
 /* The workers decide how long they go on accepting: they hold the sockets too. */
@@ -305,7 +347,7 @@ static void ending(void *arg, bool everybody)
 {
     struct server *s = arg;
     atomic_store_explicit(&page(s, 0)->draining, everybody ? 2 : 1, memory_order_relaxed);
-    close_public(s);
+    listeners_close_public(&s->listeners);
 }
 
 /* ---- what it says at the start ---- */
@@ -315,23 +357,23 @@ static void say_where(const struct server *s)
     const struct server_options *o = s->options;
     char url[256], places[512] = "";
     size_t len = 0;
-    for (size_t i = 0; i < s->n_http && len < sizeof(places); i++)
+    for (size_t i = 0; i < s->listeners.n_http && len < sizeof(places); i++)
         len += (size_t)snprintf(places + len, sizeof(places) - len, "%s%s", i ? "," : "",
-                                s->http[i].text);
+                                s->listeners.http[i].text);
     struct logline line;
     logline_begin(&line, &s->logger, FW_LOG_INFO, "server", "fanwire", "started",
                   clock_realtime_ms());
     logline_text(&line, "version", FANWIRE_VERSION);
     logline_text(&line, "source", url_redact(url, sizeof(url), o->source));
     logline_text(&line, "http", places);
-    logline_text(&line, "admin", s->admin.n_fds ? s->admin.text : "off");
+    logline_text(&line, "admin", s->listeners.admin.n_fds ? s->listeners.admin.text : "off");
     logline_int(&line, "workers", o->workers);
     logline_int(&line, "retain_bytes", (int64_t)log_size(s->log));
     logline_end(&line);
-    for (size_t i = 0; o->settings.dev && !o->log_json && i < s->n_http; i++) {
-        if (!s->http[i].path[0])
+    for (size_t i = 0; o->settings.dev && !o->log_json && i < s->listeners.n_http; i++) {
+        if (!s->listeners.http[i].path[0])
             (void)dprintf(STDERR_FILENO, "\n  Open %s in two browser windows.\n\n",
-                          s->http[i].text);
+                          s->listeners.http[i].text);
     }
 }
 
@@ -346,7 +388,7 @@ static void warn(const struct server *s, rlim_t limit)
                     "(Docker) or /etc/security/limits.conf",
                     (unsigned long long)limit, fit * o->workers, o->workers, fit);
     }
-    if (!o->settings.dev && o->settings.public_read.count == 0)
+    if (!o->settings.dev && o->settings.public_read.count == 0 && !o->application)
         log_message(&s->logger, FW_LOG_WARNING, "server", "fanwire", "nothing-public",
                     "no channel can be read by anybody: say which with --public PATTERN "
                     "(\"**\" for all), or try --dev");
@@ -360,22 +402,28 @@ static int make_all(struct server *s, struct fw_error *err)
     if (r < 0)
         return r == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
     s->source_kind = engine_url_kind(s->options->source);
+    if (s->options->n_snapshots && !engine_url_has_snapshots(s->options->source)) {
+        (void)error_set(err, -EINVAL,
+                        "--snapshot is for databases, postgres:// and sqlite:; source %s has no "
+                        "rows to ask for: leave it out",
+                        s->source_kind);
+        return EXIT_USAGE;
+    }
     r = make_log(s, err);
     if (r == 0)
         r = make_pages(s, err);
     if (r == 0)
-        r = make_inbox(s, err);
+        r = make_inboxes(s, err);
     if (r < 0)
         return EXIT_FAILED;
-    return make_listeners(s, err) < 0 ? EXIT_ADDRESS : EXIT_OK;
+    return listeners_open(&s->listeners, s->options, err) < 0 ? EXIT_ADDRESS : EXIT_OK;
 }
 
 static void release(struct server *s)
 {
-    close_public(s);
-    listener_close(&s->admin);
-    if (s->inbox_fd >= 0)
-        close(s->inbox_fd);
+    listeners_close(&s->listeners);
+    drop_fd(&s->inbox_fd);
+    drop_fd(&s->calls_fd);
     if (s->pages)
         (void)munmap(s->pages, s->n_pages * COUNTERS_SIZE);
     log_close(s->log);
@@ -385,7 +433,9 @@ int server_run(struct server_options *options, const struct title *title, struct
 {
     struct server s = { .options = options,
                         .title = title,
+                        .roles = make_roles(options),
                         .inbox_fd = -1,
+                        .calls_fd = -1,
                         .logger = logger_make(options->log_level, options->log_json) };
     title_set(title, "fanwire: supervisor");
     (void)signal(SIGPIPE, SIG_IGN); /* who reads the log may go away */
@@ -397,12 +447,14 @@ int server_run(struct server_options *options, const struct title *title, struct
         warn(&s, limit);
         struct supervisor_options supervise = {
             .logger = &s.logger,
-            .n_children = 1 + (size_t)options->workers,
+            .n_children = s.roles.count,
+            .n_last = s.roles.workers,
             .drain_ms = options->settings.drain_ms,
             .hang_ms = HANG_MS,
             .arg = &s,
             .describe = describe,
             .run = run_child,
+            .may_refuse = may_refuse,
             .beat_ms = beat_ms,
             .reaped = reaped,
             .ending = ending,

@@ -30,7 +30,7 @@ static void log_engine_line(void *arg, enum fw_log_level level, const char *even
 {
     const struct source *source = arg;
     struct logline line;
-    logline_begin(&line, source->process->logger, level, "source",
+    logline_begin(&line, source->process->child.logger, level, "source",
                   source->engine ? engine_kind(source->engine) : "starting", event,
                   clock_realtime_ms());
     if (strcmp(event, "opened") == 0)
@@ -43,7 +43,7 @@ static void log_engine_line(void *arg, enum fw_log_level level, const char *even
 static bool peer_allowed(void *arg, pid_t pid)
 {
     const struct source *source = arg;
-    return source->process->peer_allowed(source->process->arg, pid);
+    return source->process->child.peer_allowed(source->process->child.arg, pid);
 }
 
 /* ---- the watching thread ---- */
@@ -55,14 +55,14 @@ static bool told_to_stop(const struct source *source)
     struct signalfd_siginfo info;
     while (read(source->signal_fd, &info, sizeof(info)) == sizeof(info))
         ;
-    return source->process->may_stop(source->process->arg);
+    return source->process->child.may_stop(source->process->child.arg);
 }
 
 static void *watch(void *arg)
 {
     struct source *source = arg;
     struct pollfd fds[] = {
-        { .fd = source->process->life_fd, .events = POLLIN },
+        { .fd = source->process->child.life_fd, .events = POLLIN },
         { .fd = source->signal_fd, .events = POLLIN },
         { .fd = source->done_fd, .events = POLLIN },
     };
@@ -96,7 +96,7 @@ static int start_watching(struct source *source, pthread_t *ret)
 
 static int fail(const struct source *source, int code, const char *message)
 {
-    log_message(source->process->logger, FW_LOG_ERROR, "source", "starting", "failed", "%s",
+    log_message(source->process->child.logger, FW_LOG_ERROR, "source", "starting", "failed", "%s",
                 message);
     return code == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
 }
@@ -105,7 +105,7 @@ static int run_engine(struct source *source)
 {
     char title[64];
     (void)snprintf(title, sizeof(title), "fanwire: source %s", engine_kind(source->engine));
-    title_set(source->process->title, title);
+    title_set(source->process->child.title, title);
 
     pthread_t watcher = 0;
     int r = start_watching(source, &watcher);
@@ -126,7 +126,10 @@ int source_process_run(const struct source_process *process)
         .url = process->url,
         .log = process->log,
         .linger_ms = process->linger_ms,
-        .counters = process->counters,
+        .snapshots = process->snapshots,
+        .n_snapshots = process->n_snapshots,
+        .counters = process->child.counters,
+        .patient = true,
         .listen_fd = process->inbox_fd,
         .peer_allowed = peer_allowed,
         .log_line = log_engine_line,
@@ -134,7 +137,7 @@ int source_process_run(const struct source_process *process)
     };
     (void)signal(SIGINT, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
-    title_set(process->title, "fanwire: source");
+    title_set(process->child.title, "fanwire: source");
     struct fw_error err = { 0 };
     int r = engine_new(&options, &source.engine, &err);
     if (r < 0)

@@ -32,8 +32,8 @@ struct child {
 
 enum state {
     STATE_RUNNING,
-    STATE_DRAINING, /* children 1… were told to end */
-    STATE_ENDING,   /* child 0 too */
+    STATE_DRAINING, /* all but the last were told to end */
+    STATE_ENDING,   /* they too */
 };
 
 struct supervisor {
@@ -92,10 +92,11 @@ static void start(struct supervisor *s, size_t i, int64_t now)
     logline_end(&line);
 }
 
-/* Child 0 is needed as long as there are others. */
+/* Those that end last are needed as long as there are others. */
 static bool wanted(const struct supervisor *s, size_t i)
 {
-    return s->state == STATE_RUNNING || (s->state == STATE_DRAINING && i == 0 && !s->forced);
+    return s->state == STATE_RUNNING ||
+           (s->state == STATE_DRAINING && i < s->options->n_last && !s->forced);
 }
 
 static void start_due(struct supervisor *s, int64_t now)
@@ -131,7 +132,7 @@ static void begin_drain(struct supervisor *s, int64_t now)
     s->state = STATE_DRAINING;
     s->deadline_ms = now + s->options->drain_ms + GRACE_MS;
     s->options->ending(s->options->arg, false);
-    tell_all(s, SIGTERM, 1, s->options->n_children);
+    tell_all(s, SIGTERM, s->options->n_last, s->options->n_children);
 }
 
 static void begin_end(struct supervisor *s, int64_t now)
@@ -143,16 +144,16 @@ static void begin_end(struct supervisor *s, int64_t now)
     tell_all(s, SIGTERM, 0, s->options->n_children);
 }
 
-/* The last of the others has gone: child 0 may go. */
-static void end_first(struct supervisor *s, int64_t now)
+/* Nobody is left who needs those that end last. */
+static void end_last(struct supervisor *s, int64_t now)
 {
-    if (s->state != STATE_DRAINING || n_running(s, 1) > 0)
+    if (s->state != STATE_DRAINING || n_running(s, s->options->n_last) > 0)
         return;
     s->state = STATE_ENDING;
     if (!s->forced) {
         s->deadline_ms = now + GRACE_MS;
         s->options->ending(s->options->arg, true);
-        tell_all(s, SIGTERM, 0, 1);
+        tell_all(s, SIGTERM, 0, s->options->n_last);
     }
 }
 
@@ -188,10 +189,17 @@ static void log_end(const struct supervisor *s, size_t i, int status, bool resta
     logline_end(&line);
 }
 
+static bool refuses(const struct supervisor *s, size_t i, int status)
+{
+    const struct supervisor_options *o = s->options;
+    return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE &&
+           (!o->may_refuse || o->may_refuse(o->arg, i));
+}
+
 static void reap_one(struct supervisor *s, size_t i, int status, int64_t now)
 {
     struct child *child = &s->children[i];
-    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE && s->state == STATE_RUNNING) {
+    if (s->state == STATE_RUNNING && refuses(s, i, status)) {
         s->exit_code = EXIT_USAGE;
         begin_end(s, now);
     }
@@ -217,7 +225,7 @@ static void reap(struct supervisor *s, int64_t now)
                 reap_one(s, i, status, now);
         }
     }
-    end_first(s, now);
+    end_last(s, now);
 }
 
 /* A hung process is told apart from an idle one by its beat. One that has not beaten since it was
@@ -260,7 +268,7 @@ static void take_signal(struct supervisor *s, int signo, int64_t now)
             begin_end(s, now);
         else
             s->deadline_ms = now; /* a third one */
-        end_first(s, now);
+        end_last(s, now);
     }
 }
 

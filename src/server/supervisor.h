@@ -17,7 +17,8 @@
 
 struct supervisor_options {
     const struct logger *logger;
-    size_t n_children; /* child 0 ends last, after all others */
+    size_t n_children;
+    size_t n_last;     /* so many first children end last, after all others */
     uint32_t drain_ms; /* how long children may take to end; 0 and more get a few seconds on top */
     uint32_t hang_ms;  /* a child whose beat is older is killed */
     void *arg;
@@ -27,12 +28,15 @@ struct supervisor_options {
      * with it. `life_fd` reads end of file when the supervisor is gone: leave then. The signal mask
      * is empty and the dispositions are the default, but SIGPIPE is ignored. */
     int (*run)(void *arg, size_t child, int life_fd);
+    /* May this child's EXIT_USAGE end the supervisor? One that runs foreign code may exit with
+     * anything. NULL: any child's may. */
+    bool (*may_refuse)(void *arg, size_t child);
     /* Monotonic ms of the child's last sign of life; 0: none yet. */
     int64_t (*beat_ms)(void *arg, size_t child);
     /* In the supervisor: it was reaped; `restarts` unless the supervisor is ending. */
     void (*reaped)(void *arg, size_t child, bool restarts);
-    /* In the supervisor, before children are told: all but child 0 are to end; `everybody`: child 0
-     * too, now that it is the last or that a second signal came. */
+    /* In the supervisor, before children are told: all but those that end last are to end;
+     * `everybody`: they too, now that nobody else is left or that a second signal came. */
     void (*ending)(void *arg, bool everybody);
 };
 

@@ -7,17 +7,18 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-/* The kernel lays arguments and environment out back to back; the area ends where that breaks. */
+/* The kernel lays arguments and environment out back to back, above everything else; what a program
+ * has taken out of argv leaves a hole, and what setenv() has made lies below. */
 static size_t area_size(int argc, char **argv, char **env)
 {
     char *end = argv[0] + strlen(argv[0]) + 1;
     for (int i = 1; i < argc; i++) {
-        if (argv[i] == end)
-            end += strlen(argv[i]) + 1;
+        if (argv[i] >= end)
+            end = argv[i] + strlen(argv[i]) + 1;
     }
     for (size_t i = 0; env && env[i]; i++) {
-        if (env[i] == end)
-            end += strlen(env[i]) + 1;
+        if (env[i] >= end)
+            end = env[i] + strlen(env[i]) + 1;
     }
     return (size_t)(end - argv[0]);
 }

@@ -25,12 +25,19 @@ static void write_base64(struct buf *b, const void *data, size_t len)
 
 int pg_envelope_write(struct buf *b, const struct fw_publish *publish)
 {
+    return pg_envelope_write_nth(b, publish, 0);
+}
+
+int pg_envelope_write_nth(struct buf *b, const struct fw_publish *publish, unsigned nth)
+{
     bool plain = !memchr(publish->data ? publish->data : "", '\0', publish->len) &&
                  utf8_valid(publish->data, publish->len);
     (void)buf_append_str(b, "\x1e{\"channel\":");
     (void)json_append_string(b, publish->channel, publish->channel_len);
     write_member(b, "key", publish->key);
     write_member(b, "from", publish->from);
+    if (nth > 0)
+        (void)buf_printf(b, ",\"n\":%u", nth);
     (void)buf_append_str(b, plain ? "}\n" : ",\"enc\":\"base64\"}\n");
     if (!plain)
         write_base64(b, publish->data, publish->len);

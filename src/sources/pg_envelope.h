@@ -12,6 +12,9 @@
 /* Appends the publish in its envelope, NUL-terminated (buf.len counts the NUL). A payload that text
  * cannot carry (NUL, invalid UTF-8) goes as base64. Returns 0, -EMSGSIZE (buf.max) or -ENOMEM. */
 int pg_envelope_write(struct buf *b, const struct fw_publish *publish);
+/* The same for the nth event of a transaction (0: its only one): Postgres delivers equal
+ * notifications of one transaction once, so the head bears the number. */
+int pg_envelope_write_nth(struct buf *b, const struct fw_publish *publish, unsigned nth);
 
 struct pg_envelope {
     struct fw_source_event event; /* borrows from the text and from below */

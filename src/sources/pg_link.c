@@ -205,7 +205,7 @@ static void set(struct parameters *p, const char *name, const char *value)
     p->n = i == p->n ? p->n + 1 : p->n;
 }
 
-static void set_from_url(struct parameters *p, const struct pg_url *url)
+static void set_from_url(struct parameters *p, const struct pg_url *url, bool replication)
 {
     /* What the URL may change: how fast a dead peer is noticed. */
     set(p, "keepalives", "1");
@@ -216,8 +216,9 @@ static void set_from_url(struct parameters *p, const struct pg_url *url)
     for (const PQconninfoOption *o = url->options; o->keyword; o++)
         if (o->val && *o->val)
             set(p, o->keyword, o->val);
-    /* What it may not: the name by which operators find us, the encoding of events, and GSSAPI,
-     * whose libraries resolve names on their own. */
+    /* What it may not: which protocol is spoken, the name by which operators find us, the encoding
+     * of events, and GSSAPI, whose libraries resolve names on their own. */
+    set(p, "replication", replication ? "database" : "");
     set(p, "application_name", "fanwire");
     set(p, "client_encoding", "UTF8");
     set(p, "gssencmode", "disable");
@@ -246,7 +247,7 @@ static void start_libpq(struct pg_link *link)
     struct parameters p = { .n = 0 };
     struct buf hosts = buf_make(LIST_MAX), addresses = buf_make(LIST_MAX),
                ports = buf_make(LIST_MAX);
-    set_from_url(&p, link->url);
+    set_from_url(&p, link->url, link->replication);
     if (write_lists(link, &hosts, &addresses, &ports) == 0) {
         set(&p, "host", (char *)hosts.data);
         set(&p, "hostaddr", (char *)addresses.data);

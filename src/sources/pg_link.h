@@ -27,6 +27,7 @@ struct pg_link {
     struct fw_watch *watch;
     struct fw_timer *timer; /* starts, then limits resolving and connecting */
     bool started;
+    bool replication; /* set before pg_link_open(): a connection for the replication protocol */
     struct fw_resolve *resolve;
     struct pg_candidates *candidates;
     unsigned first;             /* the candidate to begin with: moved on by a time-out */

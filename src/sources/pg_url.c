@@ -18,7 +18,10 @@
 #include <strings.h>
 
 #define URL_MAX                    8192
+#define KEEP_MAX_MS                (3650ull * 24 * 3600 * 1000)
 #define CONNECT_TIMEOUT_DEFAULT_MS 10000
+#define RETAIN_FOR_DEFAULT_MS      (10 * 60 * 1000)
+#define RETAIN_FOR_MAX_MS          (7u * 24 * 3600 * 1000)
 #define PASSWORD_HINT              "in a password write / as %%2F, @ as %%40, # as %%23, ? as %%3F, : as %%3A"
 
 /* Parameters of ORMs, drivers and poolers that libpq would refuse. */
@@ -222,16 +225,21 @@ static bool escapes_valid(struct span span)
 
 /* ---- parameters ---- */
 
-static int take_mode(struct span value, struct fw_error *err)
+/* Which of them this build reads is not known here. */
+static int take_mode(struct pg_url *url, struct span value, struct fw_error *err)
 {
-    if (span_is(value, "auto") || span_is(value, "notify"))
-        return 0;
-    if (span_is(value, "wal") || span_is(value, "outbox"))
-        return error_set(err, -EINVAL,
-                         "mode=%.*s is not in this version of fanwire, only mode=notify is",
-                         (int)value.len, value.text);
+    static const char *const modes[] = { "notify", "wal", "outbox" };
     char shown[64];
-    return error_set(err, -EINVAL, "unknown mode \"%s\" in the Postgres URL; known: auto, notify",
+    url->mode[0] = '\0';
+    if (span_is(value, "auto"))
+        return 0;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (span_is(value, modes[i])) {
+            snprintf(url->mode, sizeof url->mode, "%s", modes[i]);
+            return 0;
+        }
+    return error_set(err, -EINVAL,
+                     "unknown mode \"%s\" in the Postgres URL; known: auto, notify, wal, outbox",
                      text_escape(shown, sizeof shown, value.text, value.len));
 }
 
@@ -252,6 +260,54 @@ static void note_ignored(struct pg_url *url, struct span name)
              (int)name.len, name.text);
 }
 
+static int take_keep(struct pg_url *url, struct span value, struct fw_error *err)
+{
+    char text[32], shown[64];
+    snprintf(text, sizeof text, "%.*s", (int)(value.len < sizeof text ? value.len : 31),
+             value.text);
+    url->keep_given = true;
+    url->keep_ms = UINT64_MAX;
+    if (span_is(value, "all"))
+        return 0;
+    if (parse_duration_ms(text, &url->keep_ms) == 0 && url->keep_ms <= KEEP_MAX_MS)
+        return 0;
+    return error_set(
+        err, -EINVAL,
+        "keep-for=%s in the Postgres URL: write a duration like 30m, 24h or 7d, or all",
+        text_escape(shown, sizeof shown, value.text, value.len));
+}
+
+static int take_node(struct pg_url *url, struct span value, struct fw_error *err)
+{
+    char shown[64];
+    size_t used = 0;
+    while (used < value.len &&
+           memchr("abcdefghijklmnopqrstuvwxyz0123456789_", value.text[used], 37))
+        used++;
+    if (value.len == 0 || used < value.len || value.len >= sizeof url->node)
+        return error_set(err, -EINVAL,
+                         "node=%s in the Postgres URL: a name has 1 to %zu of the characters a-z, "
+                         "0-9 and _",
+                         text_escape(shown, sizeof shown, value.text, value.len),
+                         sizeof url->node - 1);
+    snprintf(url->node, sizeof url->node, "%.*s", (int)value.len, value.text);
+    return 0;
+}
+
+static int take_retain_for(struct pg_url *url, struct span value, struct fw_error *err)
+{
+    char text[32], shown[64];
+    uint64_t ms;
+    snprintf(text, sizeof text, "%.*s", (int)(value.len < sizeof text ? value.len : 31),
+             value.text);
+    if (parse_duration_ms(text, &ms) < 0 || ms > RETAIN_FOR_MAX_MS)
+        return error_set(err, -EINVAL,
+                         "retain-for=%s in the Postgres URL: write a duration up to 7d, like 10m",
+                         text_escape(shown, sizeof shown, value.text, value.len));
+    url->retain_for_ms = (int64_t)ms;
+    return 0;
+}
+
 /* Takes one "name=value"; what libpq shall see is appended to `kept`. */
 static int take_parameter(struct pg_url *url, struct span pair, struct buf *kept,
                           struct fw_error *err)
@@ -262,9 +318,15 @@ static int take_parameter(struct pg_url *url, struct span pair, struct buf *kept
     if (equals)
         value = (struct span){ equals + 1, pair.len - name.len - 1 };
     if (span_is(name, "mode"))
-        return take_mode(value, err);
+        return take_mode(url, value, err);
     if (span_is(name, "foreign"))
         return take_foreign(url, value, err);
+    if (span_is(name, "keep-for"))
+        return take_keep(url, value, err);
+    if (span_is(name, "node"))
+        return take_node(url, value, err);
+    if (span_is(name, "retain-for"))
+        return take_retain_for(url, value, err);
     if (span_is(name, "service"))
         return error_set(err, -EINVAL,
                          "service= in a Postgres URL is not supported (libpq would "
@@ -451,7 +513,10 @@ static int parse(const char *rest, struct pg_url *url, struct buf *uri, struct f
 
 int pg_url_parse(const char *url, struct pg_url *ret, struct fw_error *err)
 {
-    *ret = (struct pg_url){ .foreign = true };
+    *ret = (struct pg_url){
+        .foreign = true,
+        .retain_for_ms = RETAIN_FOR_DEFAULT_MS,
+    };
     const char *rest = after_scheme(url);
     if (!rest)
         return error_set(err, -EINVAL,

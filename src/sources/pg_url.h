@@ -7,6 +7,7 @@
 #include <libpq-fe.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PG_HOSTS_MAX 32
 
@@ -22,8 +23,13 @@ struct pg_url {
     struct pg_place places[PG_HOSTS_MAX];
     unsigned n_places;
     unsigned connect_timeout_ms;
-    bool foreign;      /* foreign=on: LISTEN to plain names of others on demand */
-    char ignored[256]; /* names of parameters of other programs, "" if none */
+    char mode[16];         /* mode=, "" for auto; one that some version of fanwire knows */
+    bool keep_given;       /* keep-for= is there: */
+    uint64_t keep_ms;      /* … mode outbox removes what is older; UINT64_MAX: nothing */
+    char node[41];         /* node=: mode wal has a durable slot of this name; "" for none */
+    int64_t retain_for_ms; /* retain-for=: how much of the past mode wal keeps in its slot */
+    bool foreign;          /* foreign=on: LISTEN to plain names of others on demand */
+    char ignored[256];     /* names of parameters of other programs, "" if none */
 };
 
 /* Parses `url`. Never does I/O, never quotes a password. Returns 0, -EINVAL or -ENOMEM with text;

@@ -102,6 +102,26 @@ static void take_answers(struct fw_source *s, struct sqlite_note *note)
         answer(s, p);
 }
 
+static bool rows_contain(const void *arg, const uint64_t pos[2], uint64_t xid)
+{
+    const struct sqlite_note *note = arg;
+    (void)xid;
+    return pos[0] <= (uint64_t)note->id;
+}
+
+static void take_snapshot(struct fw_source *s, const struct sqlite_note *note)
+{
+    struct fw_snapshot snapshot = { .rows = (const char *)note->rows.data,
+                                    .len = note->rows.len,
+                                    .contains = rows_contain,
+                                    .arg = note };
+    to_position(note->id, snapshot.floor);
+    if (note->code)
+        fw_host_snapshot_refused(s->host, note->request, note->code, note->text);
+    else
+        fw_host_snapshot(s->host, note->request, &snapshot);
+}
+
 static void take_opened(struct fw_source *s, const struct sqlite_note *note)
 {
     s->open = s->opened = true;
@@ -143,6 +163,9 @@ static void take(struct fw_source *s, struct sqlite_note *note)
         break;
     case NOTE_ANSWERS:
         take_answers(s, note);
+        break;
+    case NOTE_SNAPSHOT:
+        take_snapshot(s, note);
         break;
     case NOTE_LOST:
         take_lost(s, note);
@@ -225,16 +248,45 @@ static void sqlite_open(struct fw_source *s)
         mailbox_want_open(&s->box);
 }
 
+static bool copy_all(struct fw_source *s, const struct fw_publish *events, size_t n,
+                     struct sqlite_publishes *ret)
+{
+    int64_t now = fw_host_now_ms(s->host);
+    for (size_t i = 0; i < n; i++) {
+        struct sqlite_publish *copy = sqlite_publish_new(&events[i], now);
+        if (!copy)
+            break;
+        copy->more = i + 1 < n;
+        sqlite_publishes_push(ret, copy);
+        if (!copy->more)
+            return true;
+    }
+    for (struct sqlite_publish *p; (p = sqlite_publishes_pop(ret));)
+        free(p);
+    return false;
+}
+
+static void sqlite_publish_batch(struct fw_source *s, const struct fw_publish *events, size_t n)
+{
+    struct sqlite_publishes batch = { 0 };
+    bool copied = s->open && copy_all(s, events, n, &batch);
+    if (copied) {
+        mailbox_push_publishes(&s->box, &batch);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        fw_host_published(s->host, events[i].request, s->open ? "overloaded" : "source-down",
+                          s->open ? "out of memory" : "the database is not open", NULL);
+}
+
 static void sqlite_publish(struct fw_source *s, const struct fw_publish *publish)
 {
-    struct sqlite_publish *copy = NULL;
-    if (!s->open)
-        fw_host_published(s->host, publish->request, "source-down", "the database is not open",
-                          NULL);
-    else if (!(copy = sqlite_publish_new(publish, fw_host_now_ms(s->host))))
-        fw_host_published(s->host, publish->request, "overloaded", "out of memory", NULL);
-    else
-        mailbox_push_publish(&s->box, copy);
+    sqlite_publish_batch(s, publish, 1);
+}
+
+static void sqlite_snapshot(struct fw_source *s, uint64_t request, const char *sql)
+{
+    mailbox_push_snapshot(&s->box, request, sql);
 }
 
 static void sqlite_pause(struct fw_source *s, bool paused)
@@ -276,6 +328,8 @@ const struct fw_source_class source_sqlite = {
     .create = sqlite_create,
     .open = sqlite_open,
     .publish = sqlite_publish,
+    .publish_batch = sqlite_publish_batch,
     .pause = sqlite_pause,
+    .snapshot = sqlite_snapshot,
     .destroy = sqlite_destroy,
 };

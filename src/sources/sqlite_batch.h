@@ -30,6 +30,7 @@ struct sqlite_batch {
 struct sqlite_publish {
     struct sqlite_publish *next;
     uint64_t request;
+    bool more;        /* the next one is of the same batch: all of it is stored, or nothing */
     int64_t since_ms; /* when it came */
     int64_t id;       /* of its row, once stored */
     const char *code; /* static; NULL: stored */

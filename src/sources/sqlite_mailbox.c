@@ -40,6 +40,7 @@ void note_free(struct sqlite_note *note)
     if (!note)
         return;
     sqlite_batch_free(note->batch);
+    buf_done(&note->rows);
     free(note);
 }
 
@@ -101,6 +102,16 @@ void mailbox_take_publishes(struct sqlite_mailbox *box, struct sqlite_publishes 
     pthread_mutex_unlock(&box->lock);
 }
 
+const char *mailbox_take_snapshot(struct sqlite_mailbox *box, uint64_t *ret_request)
+{
+    pthread_mutex_lock(&box->lock);
+    const char *sql = box->snapshot_sql;
+    *ret_request = box->snapshot_request;
+    box->snapshot_sql = NULL;
+    pthread_mutex_unlock(&box->lock);
+    return sql;
+}
+
 /* ---- the loop's ---- */
 
 struct sqlite_note *mailbox_first(struct sqlite_mailbox *box)
@@ -140,14 +151,23 @@ void mailbox_answer_start(struct sqlite_mailbox *box, bool known, int64_t from)
     pthread_mutex_unlock(&box->lock);
 }
 
-void mailbox_push_publish(struct sqlite_mailbox *box, struct sqlite_publish *publish)
+void mailbox_push_publishes(struct sqlite_mailbox *box, struct sqlite_publishes *batch)
 {
     pthread_mutex_lock(&box->lock);
     bool first = !box->publishes.first;
-    sqlite_publishes_push(&box->publishes, publish);
+    sqlite_publishes_move(&box->publishes, batch);
     pthread_mutex_unlock(&box->lock);
     if (first)
         (void)eventfd_write(box->wake_fd, 1);
+}
+
+void mailbox_push_snapshot(struct sqlite_mailbox *box, uint64_t request, const char *sql)
+{
+    pthread_mutex_lock(&box->lock);
+    box->snapshot_request = request;
+    box->snapshot_sql = sql;
+    pthread_mutex_unlock(&box->lock);
+    (void)eventfd_write(box->wake_fd, 1);
 }
 
 void mailbox_stop(struct sqlite_mailbox *box)

@@ -22,6 +22,7 @@ enum sqlite_note_kind {
     NOTE_GAP,     /* id: whole again after it; history */
     NOTE_OPENED,  /* identity */
     NOTE_ANSWERS, /* answers */
+    NOTE_SNAPSHOT, /* request; rows, id: the newest event that they contain; or code, text */
     NOTE_LOST,    /* text */
 };
 
@@ -35,6 +36,9 @@ struct sqlite_note {
     int64_t id;
     struct sqlite_batch *batch;
     struct sqlite_publishes answers;
+    uint64_t request;
+    const char *code; /* static; NULL: there are rows */
+    struct buf rows;
     char text[512];
 };
 
@@ -48,6 +52,8 @@ struct sqlite_mailbox {
     struct list notes;
     size_t bytes;
     struct sqlite_publishes publishes;
+    uint64_t snapshot_request;
+    const char *snapshot_sql; /* NULL: none is asked for */
     bool open_wanted;
     bool start_answered, start_known;
     int64_t start_from;
@@ -67,6 +73,8 @@ bool mailbox_post(struct sqlite_mailbox *box, struct sqlite_note *note);
 bool mailbox_await_open(struct sqlite_mailbox *box);
 /* Waits for the answer to NOTE_START; false: stop. */
 bool mailbox_await_start(struct sqlite_mailbox *box, bool *ret_known, int64_t *ret_from);
+/* The query that is asked for; NULL: none. */
+const char *mailbox_take_snapshot(struct sqlite_mailbox *box, uint64_t *ret_request);
 void mailbox_take_publishes(struct sqlite_mailbox *box, struct sqlite_publishes *ret);
 
 /* ---- the loop's ---- */
@@ -75,7 +83,9 @@ struct sqlite_note *mailbox_first(struct sqlite_mailbox *box); /* stays in the b
 void mailbox_drop_first(struct sqlite_mailbox *box);           /* … and is freed */
 void mailbox_want_open(struct sqlite_mailbox *box);
 void mailbox_answer_start(struct sqlite_mailbox *box, bool known, int64_t from);
-void mailbox_push_publish(struct sqlite_mailbox *box, struct sqlite_publish *publish);
+/* One publish, or a whole batch: the thread never sees a part of it. */
+void mailbox_push_publishes(struct sqlite_mailbox *box, struct sqlite_publishes *batch);
+void mailbox_push_snapshot(struct sqlite_mailbox *box, uint64_t request, const char *sql);
 void mailbox_stop(struct sqlite_mailbox *box);
 
 #endif

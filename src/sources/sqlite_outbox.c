@@ -9,6 +9,7 @@
  * events. */
 #include "sqlite_outbox.h"
 
+#include "clock.h"
 #include "siphash.h"
 #include "sqlite_outbox_sql.h"
 #include "text.h"
@@ -73,7 +74,8 @@ static int on_busy(void *arg, int n)
 static int on_progress(void *arg)
 {
     const struct sqlite_outbox *o = arg;
-    return atomic_load_explicit(o->stop, memory_order_relaxed);
+    return atomic_load_explicit(o->stop, memory_order_relaxed) ||
+           (o->deadline_ms && clock_monotonic_ms() >= o->deadline_ms);
 }
 
 /* ---- statements ---- */
@@ -452,6 +454,40 @@ static int insert(struct sqlite_outbox *o, struct sqlite_publish *p)
     return r;
 }
 
+/* What one of a batch was refused for, all of it is. Returns the last one of the batch. */
+static struct sqlite_publish *share_refusal(struct sqlite_publish *first,
+                                            const struct sqlite_publish *refused)
+{
+    struct sqlite_publish *p = first;
+    for (;; p = p->next) {
+        if (p != refused) {
+            p->code = refused->code;
+            memcpy(p->message, refused->message, sizeof(p->message));
+        }
+        if (!p->more)
+            return p;
+    }
+}
+
+/* Inserts one publish, or a batch, of which all is stored or nothing; *publish becomes its last. */
+static int insert_batch(struct sqlite_outbox *o, struct sqlite_publish **publish)
+{
+    struct sqlite_publish *first = *publish, *p = first;
+    int r = first->more ? exec(o, "SAVEPOINT fanwire_batch", "cannot write") : 0;
+    if (r == 0)
+        r = insert(o, p);
+    for (; r == 0 && !p->code && p->more; r = insert(o, p))
+        p = p->next;
+    *publish = p;
+    if (r < 0 || !first->more)
+        return r;
+    if (p->code) {
+        *publish = share_refusal(first, p);
+        r = exec(o, "ROLLBACK TO fanwire_batch", "cannot write");
+    }
+    return r < 0 ? r : exec(o, "RELEASE fanwire_batch", "cannot write");
+}
+
 int sqlite_outbox_publish(struct sqlite_outbox *o, struct sqlite_publish *first)
 {
     if (o->readonly)
@@ -460,7 +496,7 @@ int sqlite_outbox_publish(struct sqlite_outbox *o, struct sqlite_publish *first)
     if (r < 0)
         return r;
     for (struct sqlite_publish *p = first; r == 0 && p; p = p->next)
-        r = insert(o, p);
+        r = insert_batch(o, &p);
     if (r == 0)
         r = run(o, o->commit, "cannot write");
     if (r == 0)

@@ -28,6 +28,7 @@ struct sqlite_outbox {
     uint64_t identity;
     int64_t newest;  /* id of the newest row there ever was, as of the last state */
     int64_t changed; /* PRAGMA data_version at the last look */
+    int64_t deadline_ms; /* statements are interrupted then; 0: never */
     uint64_t salt;   /* names the stream where the file can't */
     char id[64];     /* of fanwire_meta */
     char error[512]; /* of the last failure, for people */
@@ -55,7 +56,7 @@ int sqlite_outbox_floor(struct sqlite_outbox *outbox, uint64_t budget, int64_t *
 /* Fills the batch with the rows after `after`. Returns 1 when there may be more, 0 at the end. */
 int sqlite_outbox_read(struct sqlite_outbox *outbox, int64_t after, struct sqlite_batch *batch);
 /* Stores them in one transaction; each that was stored has its id then, each that the table refuses
- * its code and message. Otherwise none is stored. */
+ * its code and message, and with it all of its batch. Otherwise none is stored. */
 int sqlite_outbox_publish(struct sqlite_outbox *outbox, struct sqlite_publish *first);
 /* Removes some of the oldest rows that are too many or too old, none after `upto`. Returns 1 when
  * there are more of them. */

@@ -12,6 +12,7 @@
 #include "sqlite_reader.h"
 
 #include "clock.h"
+#include "sqlite_snapshot.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -261,14 +262,16 @@ static void post_answers(struct sqlite_reader *r)
         (void)mailbox_post(r->box, note);
 }
 
-/* Up to so many of the waiting, in a queue of their own. */
+/* Up to so many of the waiting, in a queue of their own; a batch is not cut. */
 static struct sqlite_publishes next_batch(struct sqlite_reader *r)
 {
     struct sqlite_publishes batch = { 0 };
     size_t bytes = 0;
-    for (int n = 0; n < PUBLISH_MAX && bytes < PUBLISH_BYTES && r->waiting.first; n++) {
+    bool more = false;
+    for (int n = 0; (more || (n < PUBLISH_MAX && bytes < PUBLISH_BYTES)) && r->waiting.first; n++) {
         struct sqlite_publish *p = sqlite_publishes_pop(&r->waiting);
         bytes += p->len;
+        more = p->more;
         sqlite_publishes_push(&batch, p);
     }
     return batch;
@@ -316,6 +319,72 @@ static bool publish(struct sqlite_reader *r)
     return e == 0;
 }
 
+/* ---- snapshots ---- */
+
+static bool take_question(struct sqlite_reader *r)
+{
+    uint64_t request;
+    const char *sql = mailbox_take_snapshot(r->box, &request);
+    if (sql && !(r->snapshot = note_new(NOTE_SNAPSHOT)))
+        mailbox_push_snapshot(r->box, request, sql); /* later */
+    if (!r->snapshot)
+        return false;
+    r->snapshot->request = request;
+    r->snapshot->rows = buf_make(FW_SNAPSHOT_MAX);
+    r->snapshot_sql = sql;
+    r->snapshot_ms = clock_monotonic_ms();
+    return true;
+}
+
+static const char *snapshot_code(int e)
+{
+    return e == -EMSGSIZE ? "too-large" : e == -EINVAL ? "source-refused" : "overloaded";
+}
+
+/* Reads the rows, if they are asked for. */
+static void read_snapshot(struct sqlite_reader *r)
+{
+    if (!r->snapshot && !take_question(r))
+        return;
+    struct sqlite_note *note = r->snapshot;
+    if (!r->snapshot_sql)
+        return;
+    int e = sqlite_snapshot_read(&r->outbox, r->snapshot_sql, &note->rows, &note->id);
+    bool late = clock_monotonic_ms() - r->snapshot_ms >= LOCKED_MS;
+    if (e < 0)
+        buf_clear(&note->rows);
+    if (e == -EAGAIN && !late)
+        return;
+    r->snapshot_sql = NULL;
+    r->dirty = true; /* what the rows contain goes before them */
+    if (e == 0)
+        return;
+    note->id = 0;
+    note->code = snapshot_code(e);
+    (void)snprintf(note->text, sizeof(note->text), "%s",
+                   e == -EAGAIN ? "the database has been locked by another process for 5 s"
+                                : r->outbox.error);
+}
+
+static void post_snapshot(struct sqlite_reader *r)
+{
+    struct sqlite_note *note = r->snapshot;
+    if (!note || r->snapshot_sql || r->last < note->id)
+        return;
+    r->snapshot = NULL;
+    (void)mailbox_post(r->box, note);
+}
+
+/* The hub asks the next session again. */
+static void drop_snapshot(struct sqlite_reader *r)
+{
+    uint64_t request;
+    (void)mailbox_take_snapshot(r->box, &request);
+    note_free(r->snapshot);
+    r->snapshot = NULL;
+    r->snapshot_sql = NULL;
+}
+
 /* ---- pruning ---- */
 
 static void prune(struct sqlite_reader *r)
@@ -347,7 +416,7 @@ static void wait_us(struct sqlite_reader *r, int64_t us)
 static int64_t patience_us(const struct sqlite_reader *r)
 {
     int64_t us = sqlite_watch_wait_us(&r->watch, clock_monotonic_us());
-    bool again = r->waiting.first || r->locked_ms || r->prune_ms <= clock_monotonic_ms();
+    bool again = r->waiting.first || r->snapshot || r->locked_ms || r->prune_ms <= clock_monotonic_ms();
     return again && us > AGAIN_US ? AGAIN_US : us;
 }
 
@@ -368,6 +437,7 @@ static int follow_once(struct sqlite_reader *r)
     if ((seen & WATCH_DIRECTORY || idle) && sqlite_outbox_moved(&r->outbox))
         return end_session(r, "the file has been removed or replaced");
     r->dirty |= publish(r);
+    read_snapshot(r);
     int found = look(r);
     if (found == -EAGAIN)
         return locked(r);
@@ -375,6 +445,7 @@ static int follow_once(struct sqlite_reader *r)
         return found;
     r->locked_ms = 0;
     post_answers(r);
+    post_snapshot(r);
     if (sqlite_watch_looked(&r->watch, found > 0, clock_monotonic_us()))
         say(r, FW_LOG_WARNING, "polling",
             "this file system does not tell of changes of %s: it is polled every few milliseconds",
@@ -399,6 +470,7 @@ static int follow(struct sqlite_reader *r)
 /* Everything that waits is answered before the loss is told. */
 static void end(struct sqlite_reader *r)
 {
+    drop_snapshot(r);
     sqlite_outbox_close(&r->outbox);
     sqlite_watch_close(&r->watch);
     mailbox_take_publishes(r->box, &r->waiting);

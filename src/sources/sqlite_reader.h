@@ -18,6 +18,9 @@ struct sqlite_reader {
     int64_t locked_ms;               /* since when it is locked, 0: it isn't */
     int64_t prune_ms;                /* when to look next for what is to be pruned */
     struct sqlite_publishes waiting; /* to be stored */
+    struct sqlite_note *snapshot;    /* being read, or told when the events have been handed over */
+    const char *snapshot_sql;        /* NULL: it has been read */
+    int64_t snapshot_ms;             /* since when it is tried */
     struct sqlite_note *answers;     /* stored; told when their events have been handed over */
 };
 

@@ -62,10 +62,19 @@ static void source_metrics(const struct worker *w, struct buf *out)
         SUM(w, source_bytes));
     one(out, "fanwire_source_refused_events_total", "counter",
         "Events dropped: no valid channel or envelope.", SUM(w, source_refused_events));
+    one(out, "fanwire_snapshots_total", "counter",
+        "Queries whose rows were joined to a channel's events.", SUM(w, source_snapshots));
+    one(out, "fanwire_source_repeated_events_total", "counter",
+        "Events not appended: the log has their key already.", SUM(w, source_repeated_events));
     uint64_t last = SUM(w, source_last_event_ms), now = (uint64_t)w->wall_ms;
     head(out, "fanwire_source_idle_seconds", "gauge", "Since the last event of the backend.");
     buf_printf(out, "fanwire_source_idle_seconds %.3f\n",
                last && now > last ? (double)(now - last) / 1e3 : 0.0);
+    head(out, "fanwire_source_lag_seconds", "gauge",
+         "Age of the oldest event that is committed but cannot be read yet.");
+    buf_printf(out, "fanwire_source_lag_seconds %.3f\n", (double)SUM(w, source_lag_ms) / 1e3);
+    one(out, "fanwire_source_retained_bytes", "gauge",
+        "What the backend keeps for fanwire on its disk.", SUM(w, source_retained_bytes));
     head(out, "fanwire_source_paused_seconds_total", "counter",
          "Time in which the backend was not read, so that no worker was lapped.");
     buf_printf(out, "fanwire_source_paused_seconds_total %.3f\n",
@@ -156,6 +165,10 @@ static void client_metrics(const struct worker *w, struct buf *out)
                (unsigned long long)SUM(w, resumes_gap));
     by_code(w, out, "fanwire_publishes_total", "Publishes by clients, by outcome.",
             "via=\"client\",", offsetof(struct counters, publishes));
+    by_code(w, out, "fanwire_calls_total", "Requests for the program's routes, by outcome.", "",
+            offsetof(struct counters, calls));
+    one(out, "fanwire_calls_waiting", "gauge", "Requests that the program has not answered yet.",
+        SUM(w, calls_waiting));
     one(out, "fanwire_unsent_bytes", "gauge", "Rests of large frames kept for slow clients.",
         SUM(w, tail_bytes));
 }
@@ -165,9 +178,11 @@ static void process_metrics(const struct worker *w, struct buf *out)
     head(out, "fanwire_worker_restarts_total", "counter", "Processes that had to be restarted.");
     buf_printf(out,
                "fanwire_worker_restarts_total{role=\"source\"} %llu\n"
-               "fanwire_worker_restarts_total{role=\"worker\"} %llu\n",
+               "fanwire_worker_restarts_total{role=\"worker\"} %llu\n"
+               "fanwire_worker_restarts_total{role=\"application\"} %llu\n",
                (unsigned long long)SUM(w, restarts_source),
-               (unsigned long long)SUM(w, restarts_worker));
+               (unsigned long long)SUM(w, restarts_worker),
+               (unsigned long long)SUM(w, restarts_application));
     head(out, "fanwire_turns_total", "counter", "Turns of the workers' loops.");
     buf_printf(out, "fanwire_turns_total %llu\n", (unsigned long long)SUM(w, turns));
 }

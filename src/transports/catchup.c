@@ -214,6 +214,38 @@ static void replay_last(struct worker *w, struct conn *c, struct join *join)
         join_replayed(w, join);
 }
 
+/* The rows that stand before a channel's events, and those events that came while they were read.
+ */
+static void replay_snapshot(struct worker *w, struct conn *c, struct join *join)
+{
+    struct snapshot_parcel p;
+    const struct channel *channel = join->sub->channel;
+    uint32_t n = 0, at = 0;
+    if (snapshot_frames(w, join->snapshot, channel, c->format, join->next_offset, &p) < 0) {
+        conn_kill(w, c, 1011);
+        return;
+    }
+    struct iovec iov = { (void *)p.bytes, p.len };
+    int64_t sent = p.n ? conn_write(w, c, &iov, 1) : 0;
+    while (n < p.n && sent >= p.ends[n] - p.base)
+        at = p.ends[n++] - p.base;
+    if (n < p.n && sent > at) {
+        conn_keep_tail(w, c, p.bytes + at, p.ends[n] - p.base - at, (size_t)sent - at, NULL);
+        n++;
+    }
+    if (n)
+        count(&w->counters->delivered_bytes[c->transport], (uint64_t)sent);
+    join->next_offset += n;
+    if (p.n || c->state != CONN_STREAM)
+        return;
+    if (snapshot_lapped(join->snapshot))
+        tell_gap(w, c, channel, 0, snapshot_until(join->snapshot), REASON_LAPPED);
+    snapshot_unref(w, join->snapshot);
+    join->snapshot = NULL;
+    if (c->state == CONN_STREAM && join->from >= join->until)
+        join_replayed(w, join);
+}
+
 /* Records of one channel in [*from, until), by sweeping; *from moves. Returns their number. */
 static int sweep_channel(struct worker *w, const struct channel *channel, uint64_t *from,
                          uint64_t until, uint64_t *out, uint32_t max)
@@ -399,6 +431,8 @@ static void serve(struct worker *w, struct conn *c)
     struct join *join = replay_of(c);
     if (!join)
         serve_stream(w, c);
+    else if (join->snapshot)
+        replay_snapshot(w, c, join);
     else if (join->offsets)
         replay_last(w, c, join);
     else

@@ -64,13 +64,18 @@ struct channel {
     uint32_t users; /* subscriptions and pending history requests; 0 = to be freed */
     enum channel_state state;
     bool told;            /* the source process knows that we want it */
+    uint64_t question;    /* as asked last: another one's answer is not for it */
     bool confirmed;       /* it is ready, but the frontier has yet to come to ready_at */
     struct list tell;     /* an interest or its end that the inbox did not take yet */
     struct list resolved; /* in worker->resolved while its waiters get on, from index `next` - 1 */
     uint32_t next_waiting;
-    struct list histories;           /* history requests that wait for the source's word */
+    struct list histories; /* history requests to be looked at when the channel is resolved */
+    struct list polls;     /* history requests that wait for its next event */
     uint64_t covered_from, ready_at; /* covered_from 0: was never ready */
     enum error_code refused_code;
+    struct list ask;           /* in worker->asks: a question for its rows is to be told */
+    uint64_t snapshot_number;  /* of the question that is not answered yet, 0: none */
+    struct snapshot *arriving; /* its answer, as far as it is here */
 };
 
 int sub_set_add(struct sub_set *set, struct sub *sub); /* 0 or -ENOMEM */

@@ -87,6 +87,7 @@ static void leave_everything(struct worker *w, struct conn *c)
     joins_free(w, c);
     publishes_forget(w, c);
     history_cancel(w, c);
+    call_forget(w, c);
 }
 
 void conn_kill(struct worker *w, struct conn *c, unsigned code)
@@ -155,7 +156,7 @@ void conn_trim(struct conn *c)
 {
     struct conn_more *more = c->more;
     if (!more || more->in.len || more->out.len || more->tail || more->n_publishes ||
-        more->history || !list_empty(&more->joins) || !ws_decoder_idle(&more->ws))
+        more->history || more->call || !list_empty(&more->joins) || !ws_decoder_idle(&more->ws))
         return;
     buf_done(&more->in);
     buf_done(&more->out);
@@ -312,6 +313,17 @@ void conn_keep_tail(struct worker *w, struct conn *c, const uint8_t *frame, size
     list_push(&w->tails, &more->tails);
     conn_arm(w, c); /* the time for the rest of a frame is shorter than for being behind */
     bound_tails(w);
+}
+
+void conn_send_large(struct worker *w, struct conn *c, const void *data, size_t len)
+{
+    if (len <= TAIL_COPY_MAX || conn_has_unsent(c) || c->flags & CONN_BLOCKED) {
+        conn_send(w, c, data, len);
+        return;
+    }
+    size_t sent = 0;
+    if (c->state != CONN_DEAD && send_rest(w, c, data, len, &sent) == 0)
+        conn_keep_tail(w, c, data, len, sent, NULL);
 }
 
 /* ---- endings ---- */

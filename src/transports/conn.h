@@ -28,7 +28,7 @@ struct worker;
 
 enum conn_state {
     CONN_HTTP,    /* reading requests */
-    CONN_WAIT,    /* an HTTP request waits for an answer of the source process */
+    CONN_WAIT,    /* a request waits for an answer of the source or the application process */
     CONN_STREAM,  /* WebSocket or SSE with subscriptions */
     CONN_ECHO,    /* WebSocket that returns what it gets */
     CONN_CLOSING, /* what is to be sent is sent; the peer's end is awaited */
@@ -55,28 +55,41 @@ enum conn_flag {
     CONN_BODY = 1 << 16,       /* HTTP: the head is complete, the body is awaited */
 };
 
-/* A GET of the history that waits until the source has said how far the channel is covered. */
+/* A GET of the history that waits: until the source has said how far the channel is covered, then
+ * (long poll) for the channel's next event. */
 struct history_request {
-    struct list node; /* in channel->histories; unlinked when not waiting */
+    struct list node; /* in channel->histories or ->polls, or worker->ahead_pages */
     struct conn *conn;
     struct channel *channel;
-    struct since since;
+    struct since since; /* of a poll: moves on with what was looked at */
     uint32_t last, limit;
+    bool poll, ahead; /* ahead: it has waited for the log to come to `since` */
+    int64_t until_ms; /* answered then at the latest */
+};
+
+/* Where a subscription begins. */
+struct start {
+    struct since since;
+    uint32_t last;
+    bool rows; /* the channel's rows first, then all events that they do not contain */
 };
 
 /* A subscription on its way: waiting for the source, replaying, or settling until `ready`. */
 struct join {
     struct list node;     /* in conn->more->joins, in order of asking */
-    struct list settling; /* in worker->settling */
+    struct list settling; /* in worker->settling; while it is WAITING, in worker->ahead */
     struct sub *sub;      /* NULL once unsubscribed or refused */
     struct conn *conn;
     struct since since;
     uint32_t last;
+    bool rows;                 /* it asked for the rows that stand before the events */
+    struct snapshot *snapshot; /* which are sent first, in REPLAY; until then it is WAITING */
     enum { JOIN_WAITING, JOIN_REPLAY, JOIN_SETTLING } phase;
-    uint64_t from, until, ready_at; /* REPLAY: what is left of [since, C) */
-    uint64_t *offsets;              /* REPLAY of last=N: which records */
-    uint32_t n_offsets, next_offset;
-    char ref[]; /* raw JSON, "" if none */
+    int64_t until_ms; /* WAITING: for a position that the log has not come to; 0: not yet */
+    uint64_t from, until, ready_at;  /* REPLAY: what is left of [since, C) */
+    uint64_t *offsets;               /* REPLAY of last=N: which records */
+    uint32_t n_offsets, next_offset; /* REPLAY of a snapshot: the next frame */
+    char ref[];                      /* raw JSON, "" if none */
 };
 
 struct conn_more {
@@ -89,8 +102,9 @@ struct conn_more {
     struct ws_decoder ws;
     struct list joins;
     uint32_t n_publishes; /* in flight */
-    size_t body_reserved; /* of worker->body_bytes */
+    size_t body_reserved; /* of worker->body_bytes: what has come of a body */
     struct history_request *history;
+    struct call *call;       /* the request that the application is to answer */
     char fields[FIELDS_MAX]; /* header lines of the response to come (CORS) */
 };
 
@@ -139,6 +153,9 @@ int conn_flush(struct worker *w, struct conn *c);
 /* Sends, or keeps for later, bytes that belong between frames. Kills the connection (4108) when a
  * stream's unsent control messages exceed CONTROL_MAX. */
 void conn_send(struct worker *w, struct conn *c, const void *data, size_t len);
+/* The same for something large, to a connection with nothing unsent: what the kernel does not take
+ * counts among the tails, whose sum has a bound. */
+void conn_send_large(struct worker *w, struct conn *c, const void *data, size_t len);
 /* A frame (or run of frames) to a connection with nothing unsent. Returns bytes taken by the
  * kernel, 0 when blocked, < 0 when dead. */
 int64_t conn_write(struct worker *w, struct conn *c, struct iovec *iov, int n);

@@ -198,6 +198,18 @@ int json_position(struct buf *out, const char *id)
     return finish(out, start);
 }
 
+int json_snapshot(struct buf *out, const char *channel, size_t channel_len, const char *json,
+                  size_t len)
+{
+    size_t start = out->len;
+    (void)buf_append_str(out, "{\"type\":\"snapshot\"");
+    append_channel(out, channel, channel_len);
+    (void)buf_append_str(out, ",\"data\":");
+    (void)buf_append(out, json, len);
+    (void)buf_append_char(out, '}');
+    return finish(out, start);
+}
+
 int json_closing(struct buf *out, enum error_code code, unsigned retry_ms)
 {
     return buf_printf(out, "{\"type\":\"closing\",\"code\":\"%s\",\"retry_ms\":%u}",
@@ -337,7 +349,8 @@ static void append_sse_lines(struct buf *out, const uint8_t *data, size_t len)
 /* A CR would end a line for EventSource and corrupt the payload silently: such go as base64. */
 static void append_sse_bare(struct buf *out, const struct frame_message *message)
 {
-    append_sse_id(out, message->id, message->id_len);
+    if (message->id)
+        append_sse_id(out, message->id, message->id_len);
     if (is_utf8(message) && !(message->len && memchr(message->data, '\r', message->len))) {
         append_sse_lines(out, message->data, message->len);
         return;
@@ -377,6 +390,12 @@ int frame_message(struct buf *out, enum frame_format format, struct frame_messag
         break;
     }
     return finish(out, start);
+}
+
+int frame_opening(struct buf *out, enum frame_format format, const void *data, size_t len)
+{
+    struct frame_message message = { .data = data, .len = len };
+    return frame_message(out, format, &message);
 }
 
 int frame_control(struct buf *out, enum frame_format format, const char *name, const char *json,

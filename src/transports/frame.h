@@ -43,6 +43,9 @@ struct frame_message {
 /* Appends the whole wire frame of a message. */
 int frame_message(struct buf *out, enum frame_format format, struct frame_message *message);
 
+/* A message that stands before a bare stream's first event, and has no position. */
+int frame_opening(struct buf *out, enum frame_format format, const void *data, size_t len);
+
 /* Control messages, in the wire format of the connection (nothing for FORMAT_WS_BARE, but ping and
  * close). `json` is the whole JSON object, `name` its SSE event name. */
 int frame_control(struct buf *out, enum frame_format format, const char *name, const char *json,
@@ -57,6 +60,9 @@ int json_gap(struct buf *out, const char *channel, size_t channel_len, const cha
 int json_down(struct buf *out, enum gap_reason reason);
 int json_up(struct buf *out);
 int json_position(struct buf *out, const char *id);
+/* A row: `json` is its text, as it stands in the message. */
+int json_snapshot(struct buf *out, const char *channel, size_t channel_len, const char *json,
+                  size_t len);
 int json_closing(struct buf *out, enum error_code code, unsigned retry_ms);
 int json_error(struct buf *out, enum error_code code, const char *message, const char *ref);
 int json_unsubscribed(struct buf *out, const char *channel, size_t channel_len,

@@ -1,6 +1,10 @@
 /* GET /history/CHANNEL: what the log holds of a channel, as JSON. The answer waits up to two
  * seconds for the source to say from where the channel is covered; without that word a `since` is
- * answered with a gap. */
+ * answered with a gap.
+ *
+ * With `wait` it is a long poll: where there is nothing to tell, the request stays in the channel's
+ * list of polls. Ingest looks at that list when an event of the channel passes (it has the channel
+ * in hand then, as for the feeds), and resolve() answers in slices. */
 #include "control.h"
 #include "json.h"
 #include "turn.h"
@@ -9,6 +13,7 @@
 #include <stdlib.h>
 
 #define LIMIT_DEFAULT 100
+#define WORD_MS       2000       /* for the source's word */
 #define BODY_SOFT_MAX (1u << 20) /* an answer ends after the event that reaches this */
 
 struct page {
@@ -58,16 +63,20 @@ void history_begin(struct worker *w, struct conn *c, const struct params *params
     *history = (struct history_request){
         .conn = c,
         .channel = channel,
-        .since = params->has_since ? params->since : (struct since){ .kind = SINCE_OLDEST },
+        .since = params->has_since || params->wait_s ? params->since
+                                                     : (struct since){ .kind = SINCE_OLDEST },
         .last = params->last,
         .limit = params->limit  ? params->limit
                  : params->last ? params->last
                                 : LIMIT_DEFAULT,
+        .poll = params->wait_s && !w->draining && !(c->flags & CONN_EOF),
     };
+    history->until_ms = w->now_ms + (history->poll ? params->wait_s * 1000 : WORD_MS);
     c->more->history = history;
     c->state = CONN_WAIT;
-    if (channel->state != CHANNEL_ASKING || params->last || !params->has_since) {
-        http_answer_history(w, c); /* nothing is claimed that the source would have to confirm */
+    bool claims = params->has_since || history->poll; /* what the source has to confirm */
+    if (channel->state != CHANNEL_ASKING || !claims) {
+        history_advance(w, c);
         return;
     }
     list_push(&channel->histories, &history->node);
@@ -176,49 +185,143 @@ static struct resume history_resume(struct worker *w, const struct history_reque
     return r;
 }
 
-void http_answer_history(struct worker *w, struct conn *c)
+/* The events for the answer into page->out. 0 or -errno; *ret_resume: the gap on the way, if any.
+ */
+static int collect(struct worker *w, const struct history_request *history, struct page *page,
+                   struct resume *ret_resume)
 {
-    struct history_request *history = c->more->history;
-    struct channel *channel = history->channel;
+    const struct channel *channel = history->channel;
     struct log_channel name = { channel->hash, channel->name, channel->len };
-    uint64_t cut = log_indexed(w->log);
-    struct buf body = buf_make(RESPONSE_MAX / 2);
-    struct page page = { .out = &body, .next = cut };
-    struct resume resume = { .from = cut };
-
-    buf_append_str(&body, "{\"channel\":");
-    json_append_string(&body, channel->name, channel->len);
-    buf_append_str(&body, ",\"events\":[");
+    uint64_t cut = page->next;
     int r;
     if (history->last) {
         uint64_t offsets[1000];
         int n = log_last(w->log, &name, cut, history->last, offsets);
         uint32_t skip = n > (int)history->limit ? (uint32_t)n - history->limit : 0;
-        r = page_list(w, &page, offsets + skip, n - (int)skip, history->limit);
-        page.next = r == 0 && !page.more ? cut : page.next;
+        r = page_list(w, page, offsets + skip, n - (int)skip, history->limit);
+        page->next = r == 0 && !page->more ? cut : page->next;
     } else {
-        resume = history_resume(w, history, &name, cut);
-        r = page_range(w, &page, &name, resume.from, cut, history->limit);
+        struct resume resume = history_resume(w, history, &name, cut);
+        r = page_range(w, page, &name, resume.from, cut, history->limit);
         if (r == -ESTALE) /* overtaken while reading: the rest is for the next request */
             resume = (struct resume){ cut, REASON_LAPPED, resume.from, cut };
+        *ret_resume = resume;
     }
-    const char *id = worker_place(w, r == -ESTALE ? cut : page.next);
-    if (!resume.reason)
-        resume = page.gap;
-    buf_printf(&body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", id, page.more ? "true" : "false");
-    if (resume.reason)
-        write_gap(w, &body, &resume);
-    else
-        buf_append_str(&body, "null");
-    buf_append_str(&body, "}\n");
+    if (r == -ESTALE) {
+        page->next = cut;
+        r = 0;
+    }
+    if (!ret_resume->reason)
+        *ret_resume = page->gap;
+    return r;
+}
 
-    bool failed = body.failed || (r < 0 && r != -ESTALE);
+static void body_begin(struct buf *body, const struct channel *channel)
+{
+    buf_append_str(body, "{\"channel\":");
+    json_append_string(body, channel->name, channel->len);
+    buf_append_str(body, ",\"events\":[");
+}
+
+/* `next`: a position. */
+static void body_end(struct worker *w, struct buf *body, const char *next, bool more,
+                     const struct resume *gap)
+{
+    buf_printf(body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", next, more ? "true" : "false");
+    if (gap->reason)
+        write_gap(w, body, gap);
+    else
+        buf_append_str(body, "null");
+    buf_append_str(body, "}\n");
+}
+
+static void answer(struct worker *w, struct conn *c, const struct buf *body, int r)
+{
     history_cancel(w, c);
     c->state = CONN_HTTP;
-    if (failed)
+    if (r < 0 || body->failed)
         http_problem(w, c, CODE_OVERLOADED, "not enough memory for this answer; ask for less");
     else
-        http_respond(w, c, 200, "application/json", c->more->fields, body.data, body.len);
-    buf_done(&body);
+        http_respond(w, c, 200, "application/json", c->more->fields, body->data, body->len);
     http_answered(w, c);
+}
+
+/* What was looked at need not be looked at again. */
+static void wait_from(struct worker *w, struct history_request *history, uint64_t off)
+{
+    history->since = (struct since){
+        .kind = SINCE_POSITION,
+        .position = { .kind = POSITION_LOCAL, .space = log_epoch(w->log), .a = off },
+    };
+    list_push(&history->channel->polls, &history->node);
+    conn_arm(w, history->conn);
+}
+
+/* Answers with what there is; or, where a poll may wait on and there is nothing, does not. */
+static void answer_or_wait(struct worker *w, struct conn *c, bool may_wait)
+{
+    struct history_request *history = c->more->history;
+    struct buf body = buf_make(RESPONSE_MAX / 2);
+    struct page page = { .out = &body, .next = log_indexed(w->log) };
+    struct resume gap = { 0 };
+    body_begin(&body, history->channel);
+    int r = collect(w, history, &page, &gap);
+    if (may_wait && r == 0 && !page.count && !page.more && !gap.reason) {
+        wait_from(w, history, page.next);
+    } else {
+        body_end(w, &body, worker_place(w, page.next), page.more, &gap);
+        answer(w, c, &body, r);
+    }
+    buf_done(&body);
+}
+
+/* The source has not said what became of the channel since then: nothing is claimed, and the client
+ * goes on from where it is. */
+static void answer_unheard(struct worker *w, struct conn *c)
+{
+    struct history_request *history = c->more->history;
+    struct buf body = buf_make(4096);
+    struct resume none = { 0 };
+    char place[POSITION_TEXT_MAX];
+    (void)position_text(place, &history->since.position);
+    body_begin(&body, history->channel);
+    body_end(w, &body, place, false, &none);
+    answer(w, c, &body, 0);
+    buf_done(&body);
+}
+
+void history_advance(struct worker *w, struct conn *c)
+{
+    struct history_request *history = c->more->history;
+    if (c->state == CONN_DEAD) {
+        history_cancel(w, c);
+    } else if (history->poll && history->channel->state == CHANNEL_REFUSED) {
+        enum error_code code = history->channel->refused_code;
+        history_cancel(w, c);
+        http_problem(w, c, code, code_title(code));
+        http_answered(w, c);
+    } else if (!page_waits(w, history)) {
+        answer_or_wait(w, c, history->poll);
+    }
+}
+
+void http_answer_history(struct worker *w, struct conn *c)
+{
+    const struct history_request *history = c->more->history;
+    bool unheard = history->poll && history->channel->state == CHANNEL_ASKING &&
+                   history->since.kind == SINCE_POSITION &&
+                   history->since.position.kind != POSITION_FOREIGN;
+    if (unheard || (w->down && is_ahead(w, &history->since)))
+        answer_unheard(w, c);
+    else
+        answer_or_wait(w, c, false);
+}
+
+void history_answer_polls(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->n_conns; i++) {
+        struct conn *c = w->conns[i];
+        if (c->state != CONN_DEAD && c->more && c->more->history && c->more->history->poll)
+            http_answer_history(w, c);
+    }
 }

@@ -451,8 +451,11 @@ static int64_t parse(struct head *head)
     int r = take_request_line(head);
     struct slice target_host = head->request->host;
     head->request->host = (struct slice){ 0 };
+    const char *begin = head->p;
     if (r == 1)
         r = take_fields(head);
+    if (r == 1)
+        head->request->fields = (struct slice){ begin, (size_t)(head->p - begin) - 2 };
     if (r < 0)
         return r;
     if (r == 0 && head->end - head->start >= HTTP_HEAD_MAX)
@@ -513,19 +516,30 @@ const char *http_status_text(unsigned status)
         { 100, "Continue" },
         { 101, "Switching Protocols" },
         { 200, "OK" },
+        { 201, "Created" },
+        { 202, "Accepted" },
         { 204, "No Content" },
+        { 301, "Moved Permanently" },
+        { 302, "Found" },
+        { 303, "See Other" },
         { 304, "Not Modified" },
+        { 307, "Temporary Redirect" },
+        { 308, "Permanent Redirect" },
         { 400, "Bad Request" },
         { 401, "Unauthorized" },
         { 403, "Forbidden" },
         { 404, "Not Found" },
         { 405, "Method Not Allowed" },
         { 408, "Request Timeout" },
+        { 409, "Conflict" },
+        { 410, "Gone" },
         { 411, "Length Required" },
+        { 412, "Precondition Failed" },
         { 413, "Content Too Large" },
         { 414, "URI Too Long" },
         { 415, "Unsupported Media Type" },
         { 417, "Expectation Failed" },
+        { 422, "Unprocessable Content" },
         { 426, "Upgrade Required" },
         { 429, "Too Many Requests" },
         { 431, "Request Header Fields Too Large" },

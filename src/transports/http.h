@@ -38,6 +38,7 @@ struct http_request {
     bool has_length, expect_continue;
     uint64_t content_length;
     struct slice method_text, path, query; /* path not decoded, without '?'; query without it */
+    struct slice fields;                   /* the header's lines, as sent, each with its CRLF */
     struct slice host, origin, last_event_id, authorization, cookie, content_type, accept;
     struct slice ws_key, ws_version, ws_protocol, ws_extensions;
     struct slice cors_method, cors_headers; /* Access-Control-Request-* */

@@ -154,6 +154,14 @@ static void ingest_message(struct worker *w, struct channel *channel, struct log
         }
         walker_start(&feed->walker, &w->dirty, feed->subs.count);
     }
+    if (!list_empty(&channel->polls))
+        channel_wake_polls(w, channel);
+}
+
+static void wake_poll(struct worker *w, struct conn *c)
+{
+    if (c->more && c->more->history)
+        channel_wake_polls(w, c->more->history->channel);
 }
 
 /* down, up and gap of the whole source: for everyone. */
@@ -174,8 +182,10 @@ static void ingest_control(struct worker *w, struct log_record *record)
     uint32_t told = 0;
     for (uint32_t i = 0; i < w->n_conns; i++) {
         told += w->conns[i]->state == CONN_STREAM;
-        if (record->kind == RECORD_GAP)
+        if (record->kind == RECORD_GAP) {
             spread_gap_close(w, w->conns[i]);
+            wake_poll(w, w->conns[i]);
+        }
     }
     if (record->kind == RECORD_GAP)
         count(&w->counters->gaps[reason], told);
@@ -198,6 +208,7 @@ static void ingest_lapped(struct worker *w)
             if (channel->feeds[f])
                 channel->feeds[f]->gone = channel->feeds[f]->newest = w->frontier;
         }
+        channel_wake_polls(w, channel);
     }
     for (int f = FORMAT_WS_JSON; f < N_FORMATS; f++)
         w->control.feeds[f]->gone = w->control.feeds[f]->newest = w->frontier;
@@ -233,6 +244,8 @@ static void ingest_unread(struct worker *w, const struct log_record *record)
         feed->newest = feed->gone = record->next;
         walker_start(&feed->walker, &w->dirty, feed->subs.count);
     }
+    if (channel && channel != &w->control)
+        channel_wake_polls(w, channel);
 }
 
 /* Takes in the record at the frontier. False when the worker was lapped. */

@@ -135,10 +135,13 @@ static void on_eof(struct worker *w, struct conn *c)
 {
     /* Requests may still be on their way to an answer (a client that half-closes); everything else
      * is over when the peer's side is. */
-    bool unanswered = c->state == CONN_WAIT || (c->state == CONN_HTTP && conn_has_unsent(c));
+    bool unanswered = (c->state == CONN_WAIT && !call_is_stream(c)) ||
+                      (c->state == CONN_HTTP && conn_has_unsent(c));
     c->flags |= CONN_EOF;
     if (!unanswered)
         conn_kill(w, c, c->transport == TRANSPORT_WS ? 1006 : 1000);
+    else if (c->more && c->more->history && c->more->history->poll)
+        http_answer_history(w, c); /* most likely nobody waits for the next event any more */
 }
 
 /* One read. True when there may be more: always after data, because an end of file that came with

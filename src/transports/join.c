@@ -16,8 +16,8 @@
 
 void join_free(struct worker *w, struct join *join)
 {
-    (void)w;
     list_remove(&join->node);
+    snapshot_unref(w, join->snapshot);
     list_remove(&join->settling);
     free(join->offsets);
     free(join);
@@ -33,6 +33,9 @@ void joins_free(struct worker *w, struct conn *c)
 static void join_settle(struct worker *w, struct join *join)
 {
     join->phase = JOIN_SETTLING;
+    list_remove(&join->settling);
+    snapshot_unref(w, join->snapshot);
+    join->snapshot = NULL;
     free(join->offsets);
     join->offsets = NULL;
     list_push(&w->settling, &join->settling);
@@ -117,7 +120,7 @@ static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
     struct channel *channel = join->sub->channel;
     struct log_channel name = log_channel_of(channel);
     struct resume r = resume_channel(w->log, &name, &join->since, channel->covered_from, cut);
-    if (join->since.kind == SINCE_POSITION)
+    if (join->since.kind == SINCE_POSITION && !join->snapshot)
         count(r.reason ? &w->counters->resumes_gap : &w->counters->resumes_complete, 1);
     /* Events before the position are not for it, also where another channel needs them. */
     bool exact = !r.reason && join->since.position.kind == POSITION_LOCAL;
@@ -155,6 +158,14 @@ static uint64_t join_open(struct worker *w, struct join *join, uint64_t cut)
     return from < control ? from : control;
 }
 
+/* How far its cursor must be for `ready`: with rows, beyond all that they contain. */
+static uint64_t ready_at(const struct join *join)
+{
+    uint64_t at = join->sub->channel->ready_at;
+    uint64_t until = join->snapshot ? snapshot_until(join->snapshot) : 0;
+    return at > until ? at : until;
+}
+
 /* The channels that the connection opened with, together. */
 static void joins_open(struct worker *w, struct conn *c)
 {
@@ -177,7 +188,9 @@ static void joins_open(struct worker *w, struct conn *c)
     bool replays = false;
     for (struct list *n = c->more->joins.next; n != &c->more->joins; n = n->next) {
         struct join *join = list_entry(n, struct join, node);
-        join->ready_at = join->sub->channel->ready_at;
+        join->ready_at = ready_at(join);
+        if (join->snapshot)
+            join->phase = JOIN_REPLAY;
         replays |= join->phase == JOIN_REPLAY;
         if (join->phase == JOIN_WAITING)
             join_settle(w, join);
@@ -219,7 +232,9 @@ static void join_late(struct worker *w, struct join *join)
         conn_kill(w, c, 1011);
         return;
     }
-    join->ready_at = join->sub->channel->ready_at;
+    join->ready_at = ready_at(join);
+    if (join->snapshot)
+        join->phase = JOIN_REPLAY;
     if (join->last) {
         joins_last(w, c, join, join->sub->from);
     } else if (join->since.kind != SINCE_NOW && from < c->cursor) {
@@ -242,12 +257,25 @@ static bool all_answered(const struct conn *c)
     return true;
 }
 
+static bool waits(struct worker *w, struct join *join)
+{
+    return snapshot_waits(w, join) || join_waits(w, join);
+}
+
+static bool any_waits(struct worker *w, const struct conn *c)
+{
+    bool any = false; /* all are asked: they wait at the same time */
+    for (struct list *n = c->more->joins.next; n != &c->more->joins; n = n->next)
+        any |= waits(w, list_entry(n, struct join, node));
+    return any;
+}
+
 void joins_advance(struct worker *w, struct conn *c)
 {
     if (c->state != CONN_STREAM || !conn_more(c))
         return;
     if (!(c->flags & CONN_GREETED)) {
-        if (all_answered(c))
+        if (all_answered(c) && !any_waits(w, c))
             joins_open(w, c);
         return;
     }
@@ -255,13 +283,23 @@ void joins_advance(struct worker *w, struct conn *c)
         again = false;
         for (struct list *n = c->more->joins.next; n != &c->more->joins; n = n->next) {
             struct join *join = list_entry(n, struct join, node);
-            if (join->phase == JOIN_WAITING && join->sub->channel->state != CHANNEL_ASKING) {
+            if (join->phase == JOIN_WAITING && join->sub->channel->state != CHANNEL_ASKING &&
+                !waits(w, join)) {
                 join_late(w, join); /* may free the join or kill the connection */
                 again = true;
                 break;
             }
         }
     }
+}
+
+/* EventSource goes on after the last id that it saw, and one that is cut off before its first event
+ * has seen none: it would begin anew, and miss what came meanwhile. */
+static void send_place(struct worker *w, struct conn *c, const char *id)
+{
+    buf_clear(&w->response);
+    if (c->transport == TRANSPORT_SSE && frame_heartbeat(&w->response, c->format, id) == 0)
+        conn_send(w, c, w->response.data, w->response.len);
 }
 
 /* Tells `ready` for one join if it is due. */
@@ -280,6 +318,7 @@ static void join_try_ready(struct worker *w, struct join *join)
     json_ready(json, join->sub->channel->name, join->sub->channel->len, id,
                join->ref[0] ? join->ref : NULL);
     join_free(w, join);
+    send_place(w, c, id);
     send_control(w, c, "ready", json);
     if (c->state == CONN_STREAM)
         conn_trim(c);

@@ -15,6 +15,7 @@
 #define LIMIT_MAX     1000
 #define HEARTBEAT_MIN 5
 #define HEARTBEAT_MAX 60
+#define WAIT_MAX      60
 
 struct parsing {
     struct params *params;
@@ -107,14 +108,22 @@ static enum error_code parse_one(struct parsing *p, struct slice name, struct sl
         return parse_number(p, name, value, HEARTBEAT_MIN, HEARTBEAT_MAX, &params->heartbeat_s);
     if (p->what == PARAMS_HISTORY && is(name, "limit"))
         return parse_number(p, name, value, 1, LIMIT_MAX, &params->limit);
+    if (p->what == PARAMS_HISTORY && is(name, "wait"))
+        return parse_number(p, name, value, 0, WAIT_MAX, &params->wait_s);
     if (p->what == PARAMS_WS && is(name, "gap")) {
         params->gap_ignore = is(value, "ignore");
         if (params->gap_ignore || is(value, "close"))
             return CODE_OK;
         return fail(p, CODE_BAD_REQUEST, "gap is \"close\" or \"ignore\"");
     }
+    if (stream && is(name, "snapshot")) {
+        params->rows = is(value, "1");
+        if (params->rows || is(value, "0"))
+            return CODE_OK;
+        return fail(p, CODE_BAD_REQUEST, "snapshot is 1 or 0");
+    }
     if ((stream && (is(name, "pattern") || is(name, "token"))) ||
-        (p->what == PARAMS_HISTORY && (is(name, "wait") || is(name, "token"))))
+        (p->what == PARAMS_HISTORY && is(name, "token")))
         return fail(p, CODE_NOT_SUPPORTED, "%.*s is not in this version", (int)name.len, name.data);
     char shown[64];
     return fail(p, CODE_UNKNOWN_PARAMETER, "unknown parameter %s",
@@ -153,9 +162,16 @@ static enum error_code check_together(struct parsing *p, const struct http_reque
             0)
             return fail(p, CODE_BAD_POSITION, "Last-Event-ID is not a position");
         params->has_since = true;
+        params->rows = false; /* it goes on where it was */
     }
+    if (params->rows && (params->has_since || params->last))
+        return fail(p, CODE_BAD_REQUEST, "snapshot goes without since and last");
+    if (params->rows && p->what == PARAMS_SSE && params->path_form)
+        return fail(p, CODE_BAD_REQUEST, PARAMS_BARE_ROWS);
     if (params->has_since)
         params->last = 0;
+    if (params->last && params->wait_s)
+        return fail(p, CODE_BAD_REQUEST, "wait goes with since, not with last");
     if ((uint64_t)params->last * params->n_channels > LAST_SUM_MAX)
         return fail(p, CODE_BAD_REQUEST, "last × channels is at most %d", LAST_SUM_MAX);
     if (p->what == PARAMS_SSE && params->n_channels == 0)

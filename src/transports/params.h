@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PARAMS_BARE_ROWS                                                                             \
+    "bare payloads can't be told apart from rows: use ?channel=…&snapshot=1 without a channel in " \
+    "the path, or fanwire.v1"
+
 enum params_for { PARAMS_WS, PARAMS_SSE, PARAMS_HISTORY, PARAMS_NONE };
 
 struct channel_name {
@@ -24,8 +28,9 @@ struct params {
     size_t n_channels;
     struct since since;
     bool has_since;
-    uint32_t last, limit, heartbeat_s; /* 0: not given */
+    uint32_t last, limit, heartbeat_s, wait_s; /* 0: not given */
     bool gap_ignore;
+    bool rows; /* snapshot=1 */
     void *memory;
 };
 

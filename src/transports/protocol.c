@@ -1,6 +1,7 @@
 /* fanwire.v1 from the client: one JSON object per text message (docs/protocol.md). */
 #include "json.h"
 #include "json_member.h"
+#include "meta.h"
 #include "text.h"
 #include "turn.h"
 
@@ -119,21 +120,34 @@ static bool take_since(struct request *r, struct since *since, uint32_t *last)
     return true;
 }
 
+/* snapshot; false when answered with an error. */
+static bool take_rows(struct request *r, const char *channel, size_t len, struct start *start)
+{
+    json_t *rows = json_object_get(r->json, "snapshot");
+    char detail[512] = "\"snapshot\" is true or false, and goes without \"since\" and \"last\"";
+    enum error_code code = CODE_OK;
+    start->rows = json_is_true(rows);
+    if ((rows && !json_is_boolean(rows)) ||
+        (start->rows && (start->last || start->since.kind != SINCE_NOW)))
+        code = CODE_BAD_REQUEST;
+    else if (start->rows)
+        code = check_rows(r->w, channel, len, detail, sizeof(detail));
+    if (code)
+        answer_error(r, code, detail);
+    return code == CODE_OK;
+}
+
 /* ---- requests ---- */
 
 static void on_subscribe(struct request *r)
 {
-    struct since since;
-    uint32_t last;
+    struct start start = { 0 };
     size_t len;
     const char *channel = take_channel(r, false, &len);
-    if (!channel || !take_since(r, &since, &last))
+    if (!channel || !take_since(r, &start.since, &start.last) ||
+        !take_rows(r, channel, len, &start))
         return;
-    if (json_is_true(json_object_get(r->json, "snapshot"))) {
-        answer_error(r, CODE_NOT_SUPPORTED, "snapshots are not in this version");
-        return;
-    }
-    switch (subscribe(r->w, r->c, channel, len, &since, last, r->ref)) {
+    switch (subscribe(r->w, r->c, channel, len, &start, r->ref)) {
     case 0:
         joins_advance(r->w, r->c);
         return;
@@ -203,20 +217,37 @@ static char *take_payload(struct request *r, size_t *ret_len)
     return payload;
 }
 
+/* "" without one; NULL when answered with an error. */
+static const char *take_key(struct request *r)
+{
+    const json_t *json = json_object_get(r->json, "key");
+    const char *key = json_string_value(json);
+    if (!json)
+        return "";
+    if (key && *key && strlen(key) == json_string_length(json) && meta_fits(key, NULL))
+        return key;
+    answer_error(r, CODE_BAD_REQUEST, "\"key\" is a string of 1 to 255 bytes without NUL");
+    return NULL;
+}
+
 static void on_publish(struct request *r)
 {
     size_t channel_len, len = 0;
     const char *channel = take_channel(r, true, &channel_len);
-    if (!channel)
-        return;
-    if (json_object_get(r->json, "key")) {
-        answer_error(r, CODE_NOT_SUPPORTED, "\"key\" is not in this version");
-        return;
-    }
-    char *payload = take_payload(r, &len);
+    const char *key = channel ? take_key(r) : NULL;
+    char *payload = key ? take_payload(r, &len) : NULL;
+    char from[24];
     if (!payload)
         return;
-    if (publish(r->w, r->c, channel, channel_len, payload, len, r->ref) < 0)
+    client_name(r->w, r->c, from);
+    const struct publication what = { .channel = channel,
+                                      .channel_len = channel_len,
+                                      .data = payload,
+                                      .len = len,
+                                      .key = key,
+                                      .from = from,
+                                      .ref = r->ref };
+    if (publish(r->w, r->c, &what) < 0)
         answer_error(r, CODE_OVERLOADED, "out of memory");
     free(payload);
 }

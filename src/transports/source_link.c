@@ -25,6 +25,7 @@ static const struct reader_handlers handlers = {
     .ready = on_ready,
     .refused = on_refused,
     .published = on_published,
+    .rows = on_rows,
     .source = on_source,
 };
 
@@ -72,6 +73,7 @@ void link_process(struct worker *w)
         (void)loop_add(&w->loop, w->event_fd, &w->event_fd);
     }
     tell_source(w);
+    snapshots_tell(w);
     publish_resend(w);
 }
 
@@ -83,6 +85,7 @@ void link_check(struct worker *w)
     w->next_check_ms = w->now_ms + CHECK_MS;
     /* A send that failed for lack of kernel memory is followed by no writable edge. */
     tell_source(w);
+    snapshots_tell(w);
     publish_resend(w);
     int64_t beat = log_beat(w->log);
     bool hung = beat && w->now_ms - beat > HUNG_MS;

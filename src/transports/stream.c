@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define KEEP_ALIVE_MS   75000 /* an HTTP connection between two requests */
-#define BODY_MS         60000
-#define WAIT_MS         60000 /* for an answer of the source process */
-#define HISTORY_WAIT_MS 2000
-#define CLOSE_MS        5000 /* for the peer's end after ours */
+#define KEEP_ALIVE_MS 75000 /* an HTTP connection between two requests */
+#define BODY_MS       60000
+#define WAIT_MS       60000 /* for an answer of the source process */
+#define CALL_MS       30000 /* for one of the application */
+#define CLOSE_MS      5000  /* for the peer's end after ours */
 
 void client_name(const struct worker *w, const struct conn *c, char out[24])
 {
@@ -29,7 +29,8 @@ void send_control(struct worker *w, struct conn *c, const char *name, const stru
 
 const char *worker_place(struct worker *w, uint64_t off)
 {
-    if (w->place.off != off || !off)
+    /* A place that could not be found, for the log was just being recovered, is looked for again. */
+    if (w->place.off != off || !off || w->place.id[0] == 'l')
         (void)position_write_place(w->place.id, w->log, off);
     w->place.off = off;
     return w->place.id;
@@ -124,6 +125,11 @@ static uint32_t stall_limit(const struct worker *w, const struct conn *c)
     return conn_has_unsent(c) ? w->settings->stall_ms : w->settings->behind_ms;
 }
 
+static uint32_t history_timeout(const struct worker *w, const struct history_request *history)
+{
+    return history->until_ms > w->now_ms ? (uint32_t)(history->until_ms - w->now_ms) : 0;
+}
+
 static uint32_t timeout_of(const struct worker *w, const struct conn *c)
 {
     switch (c->state) {
@@ -132,9 +138,12 @@ static uint32_t timeout_of(const struct worker *w, const struct conn *c)
             return BODY_MS;
         return c->more && c->more->in.len ? w->settings->head_timeout_ms : KEEP_ALIVE_MS;
     case CONN_WAIT:
-        return c->more && c->more->history ? HISTORY_WAIT_MS : WAIT_MS;
+        if (c->more && c->more->call)
+            return CALL_MS;
+        return c->more && c->more->history ? history_timeout(w, c->more->history) : WAIT_MS;
     case CONN_CLOSING:
-        return CLOSE_MS;
+        return c->transport == TRANSPORT_HTTP && conn_has_unsent(c) ? w->settings->stall_ms
+                                                                    : CLOSE_MS;
     default:
         if (c->flags & CONN_BLOCKED)
             return stall_limit(w, c);
@@ -202,11 +211,15 @@ void conn_timer(struct worker *w, struct conn *c)
         stream_timer(w, c);
         return;
     case CONN_WAIT:
-        if (c->more && c->more->history)
+        if (c->more && c->more->history) {
             http_answer_history(w, c);
-        else
+        } else if (c->more && c->more->call) {
+            call_late(w, c);
+        } else {
+            publishes_forget(w, c); /* its answer is not for the request after it */
             http_published(w, c, CODE_SOURCE_DOWN,
                            "no answer in time; the event may have been stored", NULL);
+        }
         return;
     default:
         conn_kill(w, c, c->state == CONN_HTTP ? 4108 : 1000);

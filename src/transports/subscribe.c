@@ -117,7 +117,7 @@ fail:
 }
 
 int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
-              const struct since *since, uint32_t last, const char *ref)
+              const struct start *start, const char *ref)
 {
     if (find_sub(c, name, len))
         return -EEXIST;
@@ -130,14 +130,17 @@ int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
         free(join);
         return -ENOMEM;
     }
-    *join = (struct join){ .sub = sub, .conn = c, .since = *since, .last = last };
+    *join = (struct join){
+        .sub = sub, .conn = c, .since = start->since, .last = start->last, .rows = start->rows
+    };
     memcpy(join->ref, ref, strlen(ref) + 1);
     list_push(&more->joins, &join->node);
     return 0;
 }
 
-static struct join *find_join(const struct conn *c, const struct sub *sub)
+struct join *join_of(const struct sub *sub)
 {
+    const struct conn *c = sub->conn;
     if (!c->more)
         return NULL;
     for (struct list *n = c->more->joins.next; n != &c->more->joins; n = n->next) {
@@ -153,7 +156,7 @@ int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len)
     struct sub *sub = find_sub(c, name, len);
     if (!sub)
         return -ENOENT;
-    struct join *join = find_join(c, sub);
+    struct join *join = join_of(sub);
     if (join)
         join_free(w, join);
     sub_free(w, sub);
@@ -170,11 +173,14 @@ void unsubscribe_all(struct worker *w, struct conn *c)
 /* The source refuses the channel: in path form that is the end of the connection. */
 void sub_refused(struct worker *w, struct sub *sub)
 {
+    sub_end(w, sub, sub->channel->refused_code, "the source refuses this channel");
+}
+
+void sub_end(struct worker *w, struct sub *sub, enum error_code code, const char *message)
+{
     struct conn *c = sub->conn;
-    struct join *join = find_join(c, sub);
+    struct join *join = join_of(sub);
     const char *ref = join && join->ref[0] ? join->ref : NULL;
-    const char *message = "the source refuses this channel";
-    enum error_code code = sub->channel->refused_code;
     if (c->format == FORMAT_WS_BARE || c->format == FORMAT_SSE_BARE) {
         conn_refuse(w, c, code, message);
         return;

@@ -3,6 +3,7 @@
 #define TRANSPORTS_TURN_H
 
 #include "arena.h"
+#include "call_message.h"
 #include "channel.h"
 #include "conn.h"
 #include "frame_cache.h"
@@ -11,6 +12,8 @@
 #include "params.h"
 #include "position.h"
 #include "reader.h"
+#include "routes.h"
+#include "snapshot.h"
 #include "wheel.h"
 #include "worker.h"
 
@@ -57,17 +60,27 @@ struct worker {
 
     /* the log and the source process */
     uint64_t frontier;
+    uint64_t crowd_at; /* told to the source, for pacing */
+    int64_t crowd_ms;  /* when to look again */
     struct {
         uint64_t off;
         char id[POSITION_TEXT_MAX];
     } place; /* the last worker_place(): those who are live all ask for the same */
+    struct {
+        uint64_t off, pos[2];
+        bool known;
+    } newest; /* position in the log, as of log_indexed() = off */
     struct reader *reader;
     int event_fd;         /* as registered with the loop; -1 until greeted */
     int64_t reconnect_ms; /* when to try the inbox again */
-    struct list tell;     /* channels whose interest is to be told */
-    bool log_down;        /* the source's state in the log, at the frontier */
-    bool hung;            /* the source process's beat has stopped */
-    bool down;            /* log_down || hung: what streams are told */
+    uint64_t last_question;
+    struct list tell; /* channels whose interest is to be told */
+    struct list asks; /* channels whose rows are to be asked for */
+    uint64_t last_snapshot;
+    size_t snapshot_bytes;
+    bool log_down; /* the source's state in the log, at the frontier */
+    bool hung;     /* the source process's beat has stopped */
+    bool down;     /* log_down || hung: what streams are told */
     enum gap_reason down_reason;
     char kind[32], mode[32];
     bool durable;
@@ -88,7 +101,11 @@ struct worker {
     uint32_t n_conns, cap_conns, max_conns;
     uint64_t next_conn_id, told_gaps;
     struct list readable, unblocked, behind, doomed, tails, resolved, settling, paused;
-    bool settle_more; /* its time was up before all that settle were looked at */
+    struct list ahead, ahead_pages; /* joins, history requests */
+    bool settle_more;               /* its time was up before all that settle were looked at */
+    bool ahead_more;                /* the same of those ahead */
+    uint64_t ahead_looked;          /* at `ahead`, when log_indexed() was this */
+    int64_t ahead_next_ms;
     size_t tail_bytes, body_bytes;
     struct frame_cache cache;
     struct catchup *catchup; /* scratch of catchup.c */
@@ -100,6 +117,20 @@ struct worker {
     struct list unsent; /* publishes that the inbox did not take yet */
     uint64_t next_request;
     size_t publish_bytes; /* outstanding */
+
+    /* the application process and what it is asked */
+    struct {
+        int fd; /* -1: not connected */
+        bool greeted;
+        bool more; /* it may have sent more than was read */
+        struct buf in;
+        struct map calls;         /* every struct call, by id */
+        struct list held, queued; /* those that wait for their channel; those to be sent */
+        size_t queued_bytes;
+        uint32_t n_calls;
+        uint64_t next_id;
+        int64_t reconnect_ms, away_ms; /* when to try again; since when it is away */
+    } app;
 
     /* scratch */
     struct buf encode, text, response;
@@ -144,9 +175,12 @@ int compare_offsets(const void *a, const void *b); /* of log offsets, for qsort(
 struct channel *channel_acquire(struct worker *w, const char *name, size_t len);
 void channel_release(struct worker *w, struct channel *channel);
 bool channel_named(const void *channel, const void *name, size_t len);
+void channel_wake_polls(struct worker *w, struct channel *channel); /* it has something new */
+void channel_resolved(struct worker *w, struct channel *channel);   /* all who wait for it get on */
 void tell_source(struct worker *w); /* interests that the inbox did not take yet */
-void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from, uint64_t ready_at);
-void on_refused(void *worker, const char *name, size_t len, enum error_code code,
+void on_ready(void *worker, const struct reader_channel *answer, uint64_t covered_from,
+              uint64_t ready_at);
+void on_refused(void *worker, const struct reader_channel *answer, enum error_code code,
                 const char *message);
 void channels_forget_source(struct worker *w); /* the source process is gone: ask the next one */
 void resolve(struct worker *w, int64_t budget_us); /* those whose channels were answered get on */
@@ -155,13 +189,22 @@ void resolve(struct worker *w, int64_t budget_us); /* those whose channels were 
 /* Begins a subscription; joins_advance() takes it further. 0, -EEXIST, -EMFILE (too many channels),
  * -ENOMEM. */
 int subscribe(struct worker *w, struct conn *c, const char *name, size_t len,
-              const struct since *since, uint32_t last, const char *ref);
+              const struct start *start, const char *ref);
+struct join *join_of(const struct sub *sub); /* NULL: it is over */
 /* 0 or -ENOENT. */
 int unsubscribe(struct worker *w, struct conn *c, const char *name, size_t len);
 void unsubscribe_all(struct worker *w, struct conn *c);
 int sub_enter(struct worker *w, struct sub *sub);    /* from waiting into its feed; 0 or -ENOMEM */
 void sub_refused(struct worker *w, struct sub *sub); /* tells it, and ends it */
+void sub_end(struct worker *w, struct sub *sub, enum error_code code,
+             const char *why); /* as well */
 void sub_free(struct worker *w, struct sub *sub);
+
+/* ---- ahead.c: positions that the log has not come to ---- */
+bool join_waits(struct worker *w, struct join *join); /* then it is advanced again later */
+bool page_waits(struct worker *w, struct history_request *history);
+bool is_ahead(struct worker *w, const struct since *since);
+void ahead_check(struct worker *w, int64_t budget_us); /* those whose position has come get on */
 
 /* ---- join.c ---- */
 /* Evaluates what waits on this connection, as far as its channels have been answered. */
@@ -179,17 +222,48 @@ void tell_down_up(struct worker *w, struct conn *c);
 void send_control(struct worker *w, struct conn *c, const char *name, const struct buf *json);
 
 /* ---- publish.c ---- */
-/* Sends to the source process; the answer goes to the connection by http_published() or
- * ws_published(). 0 or -ENOMEM. */
-int publish(struct worker *w, struct conn *c, const char *channel, size_t channel_len,
-            const void *data, size_t len, const char *ref);
+/* What is published; borrowed, copied by publish(). Texts that are absent are "". */
+struct publication {
+    const char *channel; /* of a batch: "" */
+    size_t channel_len;
+    const void *data; /* of a batch: its events, as batch.h packs them */
+    size_t len;
+    size_t n_events; /* of a batch; 0: it is none */
+    const char *key, *from;
+    const char *ref; /* raw JSON, comes back in the answer */
+};
+
+/* Sends to the source process; the answer goes to the connection by http_published() and its like,
+ * or ws_published(). 0 or -ENOMEM. */
+int publish(struct worker *w, struct conn *c, const struct publication *what);
 bool publish_full(const struct worker *w); /* publishers are not read until it is false */
 void publish_resend(struct worker *w);     /* what the inbox did not take yet */
-void on_published(void *worker, uint64_t request, enum error_code code, const char *message,
-                  const char *id);
+void on_published(void *worker, const struct reader_published *answer);
 void publishes_fail(struct worker *w);                   /* the source process is gone */
 void publishes_forget(struct worker *w, struct conn *c); /* the connection is gone */
 void publish_done(struct worker *w);
+
+/* ---- call.c: requests that the application answers ---- */
+struct call;
+void call_begin(struct worker *w, struct conn *c, const struct http_request *request,
+                const struct route_match *match, const char *body, size_t len);
+bool call_is_stream(const struct conn *c);          /* is it one that waits to become a stream? */
+void call_late(struct worker *w, struct conn *c);   /* its time is up */
+void call_forget(struct worker *w, struct conn *c); /* the client is gone */
+void calls_check(struct worker *w); /* streams whose channel is ready; an application away */
+void calls_answer(struct worker *w, struct call_message *message);
+void calls_fail_sent(struct worker *w); /* the application process is gone */
+/* The next bytes to send; false: none. */
+bool calls_unsent(struct worker *w, const uint8_t **ret_data, size_t *ret_len);
+void calls_sent(struct worker *w, size_t n);
+void calls_done(struct worker *w);
+
+/* ---- application_link.c: the connection to the application process ---- */
+void application_init(struct worker *w);
+void application_connect(struct worker *w);
+void application_event(struct worker *w);
+void application_flush(struct worker *w); /* sends calls, as far as it takes them */
+void application_done(struct worker *w);
 
 /* ---- access.c ---- */
 bool may_read(const struct worker *w, const char *channel, size_t len);
@@ -197,20 +271,35 @@ bool may_write(const struct worker *w, const char *channel, size_t len);
 /* What is wrong with reading (or writing) this channel; CODE_OK: nothing. */
 enum error_code check_channel(const struct worker *w, const char *channel, size_t len, bool write,
                               char *detail, size_t size);
+/* What is wrong with asking for its rows. */
+enum error_code check_rows(const struct worker *w, const char *channel, size_t len, char *detail,
+                           size_t size);
+/* Is the server called so? A name of somebody else's that leads here (DNS rebinding) makes a page
+ * of that name look like one of ours: Origin and Host agree. */
+bool host_allowed(const struct worker *w, const struct http_request *request);
+/* Is the host allowed, and the page that asks? */
 bool origin_allowed(const struct worker *w, const struct http_request *request);
 
 /* ---- sessions ---- */
 void http_readable(struct worker *w, struct conn *c); /* bytes in more->in */
 void http_published(struct worker *w, struct conn *c, enum error_code code, const char *message,
                     const char *id);
+/* All of a batch was accepted: `ids`, the inside of a JSON array; or it was not. */
+void http_batch_published(struct worker *w, struct conn *c, const struct buf *ids);
+void http_batch_refused(struct worker *w, struct conn *c, const struct reader_published *answer);
 /* After the response: reads on, or ends. */
 void http_answered(struct worker *w, struct conn *c);
 /* Queues a whole response. `fields`: further header lines, each ending in CRLF, or "". */
 void http_respond(struct worker *w, struct conn *c, unsigned status, const char *type,
                   const char *fields, const void *body, size_t len);
 void http_problem(struct worker *w, struct conn *c, enum error_code code, const char *detail);
+/* With a further member, as JSON: `,"name":value`; or "". */
+void http_problem_with(struct worker *w, struct conn *c, enum error_code code, const char *detail,
+                       const char *member);
 void history_begin(struct worker *w, struct conn *c, const struct params *params);
+void history_advance(struct worker *w, struct conn *c); /* answers, or lets it wait (on) */
 void http_answer_history(struct worker *w, struct conn *c);
+void history_answer_polls(struct worker *w); /* all that wait, at once */
 void history_cancel(struct worker *w, struct conn *c);
 /* Answers /metrics, /readyz. False: no such path. */
 bool admin_request(struct worker *w, struct conn *c, const struct http_request *request);

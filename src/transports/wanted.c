@@ -29,6 +29,7 @@ struct channel *channel_acquire(struct worker *w, const char *name, size_t len)
     memcpy(channel->name, name, len);
     channel->name[len] = 0;
     list_init(&channel->histories);
+    list_init(&channel->polls);
     if (map_put(&w->channels, hash, channel) < 0) {
         free(channel);
         return NULL;
@@ -45,6 +46,7 @@ static void channel_free(struct worker *w, struct channel *channel)
         feed_free(&w->arena, channel, f);
     sub_set_done(&channel->waiting);
     list_remove(&channel->tell);
+    snapshot_forget(w, channel);
     map_remove(&w->channels, channel->hash, channel);
     count(&w->counters->channels, (uint64_t)-1);
     free(channel);
@@ -65,13 +67,16 @@ static int tell_channel(struct worker *w, struct channel *channel)
     bool wanted = channel->users > 0;
     if (wanted == channel->told)
         return 0;
+    const struct reader_channel name = { channel->name, channel->len, w->last_question + 1 };
     int r;
     if (!wanted)
         r = reader_unsubscribe(w->reader, channel->name, channel->len);
     else if (channel->covered_from) /* of the source process before this one */
-        r = reader_resubscribe(w->reader, channel->name, channel->len, channel->covered_from);
+        r = reader_resubscribe(w->reader, &name, channel->covered_from);
     else
-        r = reader_subscribe(w->reader, channel->name, channel->len);
+        r = reader_subscribe(w->reader, &name);
+    if (r == 0 && wanted)
+        channel->question = ++w->last_question;
     if (r == 0)
         channel->told = wanted;
     return r;
@@ -95,20 +100,33 @@ void channels_forget_source(struct worker *w)
     for (size_t at = 0; (channel = map_next(&w->channels, &at));) {
         channel->told = channel->confirmed = false;
         channel->state = CHANNEL_ASKING;
+        snapshot_forget(w, channel);
         if (!list_linked(&channel->tell))
             list_push(&w->tell, &channel->tell);
     }
 }
 
-/* Everybody who waits for the source's word on this channel gets on, in slices: after an outage
- * that may be every client there is. */
-static void channel_resolved(struct worker *w, struct channel *channel)
+static void to_resolve(struct worker *w, struct channel *channel)
 {
-    channel->next_waiting = channel->waiting.count;
+    list_move_all(&channel->histories, &channel->polls);
     if (!list_linked(&channel->resolved)) {
         channel->users++; /* stays while its waiters get on */
         list_push(&w->resolved, &channel->resolved);
     }
+}
+
+/* Everybody who waits for the source's word on this channel gets on, in slices: after an outage
+ * that may be every client there is. */
+void channel_resolved(struct worker *w, struct channel *channel)
+{
+    channel->next_waiting = channel->waiting.count;
+    to_resolve(w, channel);
+}
+
+void channel_wake_polls(struct worker *w, struct channel *channel)
+{
+    if (!list_empty(&channel->polls) && channel->state != CHANNEL_ASKING)
+        to_resolve(w, channel); /* else the source's word wakes them */
 }
 
 /* From the end: who leaves is replaced by one that was looked at already. */
@@ -121,9 +139,11 @@ static bool resolve_channel(struct worker *w, struct channel *channel, int64_t d
         if (i % 16 == 0 && clock_monotonic_us() > deadline)
             return false;
     }
-    while (!list_empty(&channel->histories)) {
-        struct list *node = channel->histories.next;
-        http_answer_history(w, list_entry(node, struct history_request, node)->conn);
+    struct list *node;
+    for (unsigned i = 1; (node = list_pop(&channel->histories)); i++) {
+        history_advance(w, list_entry(node, struct history_request, node)->conn);
+        if (i % 16 == 0 && clock_monotonic_us() > deadline)
+            return list_empty(&channel->histories);
     }
     return true;
 }
@@ -154,26 +174,34 @@ void resolve(struct worker *w, int64_t budget_us)
     }
 }
 
-void on_ready(void *worker, const char *name, size_t len, uint64_t covered_from, uint64_t ready_at)
+/* The channel that this is the answer for; NULL: it was withdrawn meanwhile, and maybe asked for
+ * again. */
+static struct channel *answered(struct worker *w, const struct reader_channel *answer)
+{
+    uint64_t hash = log_hash(w->log, answer->name, answer->len);
+    struct channel *channel = map_get(&w->channels, hash, channel_named, answer->name, answer->len);
+    return channel && channel->told && channel->question == answer->question ? channel : NULL;
+}
+
+void on_ready(void *worker, const struct reader_channel *answer, uint64_t covered_from,
+              uint64_t ready_at)
 {
     struct worker *w = worker;
-    uint64_t hash = log_hash(w->log, name, len);
-    struct channel *channel = map_get(&w->channels, hash, channel_named, name, len);
-    if (!channel || !channel->told)
-        return; /* withdrawn meanwhile */
+    struct channel *channel = answered(w, answer);
+    if (!channel)
+        return;
     channel->confirmed = true;
     channel->covered_from = covered_from;
     channel->ready_at = ready_at;
     channel_resolved(w, channel);
 }
 
-void on_refused(void *worker, const char *name, size_t len, enum error_code code,
+void on_refused(void *worker, const struct reader_channel *answer, enum error_code code,
                 const char *message)
 {
     struct worker *w = worker;
-    uint64_t hash = log_hash(w->log, name, len);
-    struct channel *channel = map_get(&w->channels, hash, channel_named, name, len);
-    if (!channel || !channel->told)
+    struct channel *channel = answered(w, answer);
+    if (!channel)
         return;
     channel->state = CHANNEL_REFUSED;
     channel->confirmed = false;

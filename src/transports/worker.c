@@ -28,6 +28,7 @@
 #define TIMERS_US         500
 #define DRAIN_GRACE_MS    5000
 #define RECONNECT_POLL_MS 20
+#define CROWD_MS          5
 
 /* ---- set-up ---- */
 
@@ -110,11 +111,13 @@ static int worker_init(struct worker *w, const struct worker_options *options)
         .response = buf_make(64u << 20),
     };
     update_clock(w);
-    struct list *lists[] = { &w->tell,     &w->dirty,     &w->everyone.dirty, &w->readable,
+    struct list *lists[] = { &w->tell,     &w->asks,     &w->dirty,     &w->everyone.dirty, &w->readable,
                              &w->behind,   &w->unblocked, &w->doomed,         &w->tails,
-                             &w->resolved, &w->settling,  &w->paused,         &w->unsent };
+                             &w->resolved, &w->settling,  &w->ahead,          &w->ahead_pages,
+                             &w->paused,   &w->unsent };
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         list_init(lists[i]);
+    application_init(w);
     wheel_init(&w->wheel, w->now_ms);
     w->frontier = log_indexed(w->log);
     w->log_down = w->down = !log_up(w->log);
@@ -140,6 +143,7 @@ static void worker_done(struct worker *w)
         conns_reap(w);
     }
     publish_done(w);
+    application_done(w);
     reader_close(w->reader);
     w->reader = NULL;
     tell_source(w); /* frees what nobody wants any more */
@@ -186,6 +190,7 @@ static void on_signal(struct worker *w)
         return; /* not meant at all: somebody's stray signal to one worker */
     stop_listening(w);
     w->draining = true;
+    history_answer_polls(w);
     w->drain_until_ms = w->now_ms + w->settings->drain_ms;
 }
 
@@ -237,6 +242,8 @@ static void on_event(struct worker *w, const struct loop_event *event)
         (void)!read(w->event_fd, &ignored, sizeof(ignored));
     else if (data == (const char *)&w->reader)
         link_process(w);
+    else if (data == (const char *)&w->app)
+        application_event(w);
     else
         intake_event(w, event->data, event->readable, event->writable);
 }
@@ -245,13 +252,14 @@ static bool work_left(const struct worker *w)
 {
     return ingest_pending(w) || !list_empty(&w->dirty) || !list_empty(&w->behind) ||
            !list_empty(&w->readable) || !list_empty(&w->unblocked) || !list_empty(&w->doomed) ||
-           !list_empty(&w->resolved) || w->settle_more;
+           !list_empty(&w->resolved) || w->settle_more || w->ahead_more || w->app.more;
 }
 
 static int sleep_ms(const struct worker *w)
 {
     int next = wheel_next_ms(&w->wheel, w->now_ms);
-    int most = w->draining ? 100 : w->reader ? 500 : RECONNECT_POLL_MS;
+    bool away = !w->reader || (w->options->application_len && w->app.fd < 0);
+    int most = away ? RECONNECT_POLL_MS : w->draining ? 100 : 500;
     return next >= 0 && next < most ? next : most;
 }
 
@@ -281,11 +289,37 @@ static void timers(struct worker *w, int64_t budget_us)
     }
 }
 
+/* How far its clients are, when many of them are far behind: the machine is what is slow then, not
+ * they, and what laps one laps all. A few slow ones hold nobody up. */
+static uint64_t crowd_cursor(const struct worker *w)
+{
+    uint64_t far = log_size(w->log) / 8, sum = 0, n = 0;
+    for (uint32_t i = 0; i < w->n_conns; i++) {
+        const struct conn *c = w->conns[i];
+        if (!(c->flags & CONN_BEHIND) || c->cursor + far >= w->frontier)
+            continue;
+        sum += w->frontier - c->cursor;
+        n++;
+    }
+    return n > 0 && n * 4 >= w->n_conns ? w->frontier - sum / n : w->frontier;
+}
+
+/* Looked at every few milliseconds, for it costs a look at each connection. */
+static uint64_t progress(struct worker *w)
+{
+    bool behind = w->durable && counted(&w->counters->behind) > 0;
+    if (!behind || w->now_ms >= w->crowd_ms) {
+        w->crowd_at = behind ? crowd_cursor(w) : w->frontier;
+        w->crowd_ms = w->now_ms + CROWD_MS;
+    }
+    return w->crowd_at;
+}
+
 static void publish_progress(struct worker *w)
 {
     struct log_slot *slot = w->reader ? reader_slot(w->reader) : NULL;
     if (slot) {
-        atomic_store_explicit(&slot->cursor, w->frontier, memory_order_relaxed);
+        atomic_store_explicit(&slot->cursor, progress(w), memory_order_relaxed);
         atomic_store_explicit(&slot->beat, w->now_ms, memory_order_relaxed);
     }
     atomic_store_explicit(&w->counters->beat_ms, (uint64_t)w->now_ms, memory_order_relaxed);
@@ -301,6 +335,7 @@ static void turn(struct worker *w)
         on_event(w, &events[i]);
     link_connect(w);
     link_check(w);
+    application_connect(w);
     intake_resume(w);
     intake_read(w, READ_US);
     ingest(w);
@@ -309,6 +344,8 @@ static void turn(struct worker *w)
     w->now_us = clock_monotonic_us();
     catch_up(w, CATCH_UP_US);
     resolve(w, SETTLE_US);
+    ahead_check(w, SETTLE_US);
+    calls_check(w);
     settle(w, SETTLE_US);
     timers(w, TIMERS_US);
     if (w->draining)

@@ -20,6 +20,8 @@ struct worker_options {
     struct log *log;          /* read-only mapping */
     struct sockaddr_un inbox; /* the source process's inbox */
     socklen_t inbox_len;
+    struct sockaddr_un application;      /* where the application process takes requests */
+    socklen_t application_len;           /* 0: there is none */
     int listeners[WORKER_LISTENERS_MAX]; /* public addresses */
     size_t n_listeners;
     int admin_fd;              /* shared listener, -1 = off */

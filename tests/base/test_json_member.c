@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,13 +64,48 @@ static void the_first_of_equal_keys(void **state)
     check("{\"a\":1,\"a\":2}", "a", "1");
 }
 
+/* All names and values, as "name=value;…"; `exact` ends where its memory ends. */
+static void walk(const char *json, bool members, const char *expected)
+{
+    size_t len = strlen(json);
+    char *exact = malloc(len), found[256] = "", *at = found;
+    struct json_walk walk;
+    struct json_text name = { "", 0 }, value;
+    memcpy(exact, json, len);
+    assert_true(json_walk_begin(&walk, (struct json_text){ exact, len }));
+    while (members ? json_walk_member(&walk, &name, &value) : json_walk_element(&walk, &value))
+        at += sprintf(at, "%.*s%s%.*s;", (int)name.len, name.data, members ? "=" : "",
+                      (int)value.len, value.data);
+    assert_string_equal(found, expected);
+    assert_false(members ? json_walk_member(&walk, &name, &value)
+                         : json_walk_element(&walk, &value));
+    free(exact);
+}
+
+static void walks_all_there_are(void **state)
+{
+    walk("[1,[2,3] , {\"a\":4},\"]\" ]", false, "1;[2,3];{\"a\":4};\"]\";");
+    walk(" [ ] ", false, "");
+    walk("[[]]", false, "[];");
+    walk("{\"a\":1,\"b\" : { \"c\":[2] } ,\"a\":\"}\"}", true, "a=1;b={ \"c\":[2] };a=\"}\";");
+    walk("{\"\\\"\":true}", true, "\\\"=true;");
+    walk("{ }", true, "");
+}
+
+static void walks_nothing_else(void **state)
+{
+    struct json_walk walk;
+    for (const char *const *json = (const char *const[]){ "", " ", "1", "\"[\"", "null", NULL };
+         *json; json++)
+        assert_false(json_walk_begin(&walk, (struct json_text){ *json, strlen(*json) }));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_every_kind_of_value),
-        cmocka_unit_test(finds_nothing_else),
-        cmocka_unit_test(white_space_is_no_part_of_it),
-        cmocka_unit_test(the_first_of_equal_keys),
+        cmocka_unit_test(walks_all_there_are),          cmocka_unit_test(walks_nothing_else),
+        cmocka_unit_test(finds_every_kind_of_value),    cmocka_unit_test(finds_nothing_else),
+        cmocka_unit_test(white_space_is_no_part_of_it), cmocka_unit_test(the_first_of_equal_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

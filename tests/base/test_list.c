@@ -62,12 +62,32 @@ static void inserts_before(void **state)
     assert_int_equal(pop(&head), 2);
 }
 
+static void all_move_to_the_back(void **state)
+{
+    struct list to, from;
+    struct item items[] = { { .n = 1 }, { .n = 2 }, { .n = 3 } };
+    list_init(&to);
+    list_init(&from);
+    list_move_all(&to, &from); /* nothing to nothing */
+    assert_true(list_empty(&to));
+    list_push(&from, &items[1].node);
+    list_push(&from, &items[2].node);
+    list_push(&to, &items[0].node);
+    list_move_all(&to, &from);
+    assert_true(list_empty(&from));
+    list_move_all(&to, &from);
+    for (int i = 1; i <= 3; i++)
+        assert_int_equal(pop(&to), i);
+    assert_int_equal(pop(&to), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_in_first_out),
         cmocka_unit_test(removal_is_idempotent_also_of_zeroed_nodes),
         cmocka_unit_test(inserts_before),
+        cmocka_unit_test(all_move_to_the_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,18 +63,30 @@ class Page:
     def __init__(self, socket_url):
         self.socket_url = socket_url
 
-    def command(self, method, **params):
+    def commands(self, *calls):
+        """Several (method, parameters) in one session: what Emulation sets ends with it. Returns
+        their results."""
         async def talk():
             async with websockets.connect(self.socket_url, max_size=None, ping_interval=None) as s:
-                await s.send(json.dumps({"id": 1, "method": method, "params": params}))
-                while True:
-                    answer = json.loads(await s.recv())
-                    if answer.get("id") == 1:
-                        return answer
-        answer = asyncio.run(asyncio.wait_for(talk(), 20))
-        if "error" in answer:
-            raise AssertionError("%s: %s" % (method, answer["error"]))
-        return answer["result"]
+                answers = []
+                for number, (method, params) in enumerate(calls, 1):
+                    await s.send(json.dumps({"id": number, "method": method, "params": params}))
+                    answers.append(await answer_to(s, number))
+                return answers
+
+        async def answer_to(s, number):
+            while True:
+                answer = json.loads(await s.recv())
+                if answer.get("id") == number:
+                    return answer
+        answers = asyncio.run(asyncio.wait_for(talk(), 20))
+        for (method, _), answer in zip(calls, answers):
+            if "error" in answer:
+                raise AssertionError("%s: %s" % (method, answer["error"]))
+        return [answer["result"] for answer in answers]
+
+    def command(self, method, **params):
+        return self.commands((method, params))[0]
 
     def run(self, script):
         """The value of a JavaScript expression; promises are awaited."""

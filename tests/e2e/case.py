@@ -58,6 +58,7 @@ class Test:
         self.random = random.Random("%s %s" % (seed, name))
         self._shared = shared_postgres
         self._cleanups = []
+        self._n_databases = 0
         self._directory = None
 
     @property
@@ -90,14 +91,15 @@ class Test:
         from postgres import SharedDatabase
         if not self._shared:
             raise Skip("no Postgres is installed")
-        database = SharedDatabase(self._shared, self.name)
+        self._n_databases += 1
+        database = SharedDatabase(self._shared, "%d %s" % (self._n_databases, self.name))
         self.cleanup(database.drop)
         return database
 
-    def postgres(self, start=True):
-        """A Postgres of its own, which may be stopped."""
+    def postgres(self, start=True, **settings):
+        """A Postgres of its own, which may be stopped; settings as in postgresql.conf."""
         from postgres import PrivateDatabase
-        database = PrivateDatabase(start)
+        database = PrivateDatabase(start, settings)
         self.cleanup(database.close)
         return database
 

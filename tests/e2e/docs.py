@@ -7,9 +7,15 @@ What follows a block's language says what is done with it:
     sh run=NAME &      goes on in the background; with `fanwire serve`, until its source is opened
     sql run=NAME       by psql
     js run=NAME        in a browser, on a page of http://localhost:8000
-    c run=NAME file=F  is written to F, for a shell block to compile
+    js run=NAME file=F the same, as a module; the page F shows what it hands to show()
+    c run=NAME file=F  is written to F, for a shell block to compile; so are html and python
     c file=F           is the text of F in the repository
     text output        what the block before it has printed; … stands for anything
+    text run=NAME page=F     what the page http://localhost:8000/F shows: each line is one of its
+    text run=NAME stop=WORD  what the reader presses to end the background that has WORD in it
+
+A block may belong to several scenarios: run=NAME,NAME. A server that is started again has the
+addresses it had.
 
 Addresses in them are what a reader sees, 127.0.0.1:4600 and 4601 for the server, localhost:8000 for
 a page, postgres://localhost/app for the database; each is replaced by the real one."""
@@ -18,6 +24,7 @@ import http.server
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 
@@ -26,6 +33,20 @@ from server import address_of, alive, parse_line, title_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+# Events begin when the channel is ready; in a worker or another tab nobody could watch for that.
+PAGE_HTML = """<!doctype html><title>a page of the application</title><body><script>
+delete window.SharedWorker;
+Object.defineProperty(navigator, "locks", { value: undefined });
+window.show = x => document.body.append(typeof x === "string" ? x : JSON.stringify(x),
+                                        document.createElement("br"));
+const note = e => { window.ready ||= e.type === "ready" || String(e.data).includes('"ready"'); };
+window.WebSocket = class extends WebSocket {
+    constructor(...a) { super(...a); this.addEventListener("message", note); }
+};
+window.EventSource = class extends EventSource {
+    constructor(...a) { super(...a); this.addEventListener("ready", note); }
+};
+</script>"""
 HTTP, ADMIN, PAGE = "127.0.0.1:4600", "127.0.0.1:4601", "localhost:8000"
 DATABASE = "postgres://localhost/app"
 
@@ -51,8 +72,9 @@ class Block:
         self.where = where
 
     @property
-    def name(self):
-        return self.options.get("run")
+    def names(self):
+        """Of the scenarios it belongs to."""
+        return self.options["run"].split(",") if "run" in self.options else []
 
 
 class Document:
@@ -64,13 +86,13 @@ class Document:
 
     def names(self):
         """Of the scenarios, in order."""
-        return list(dict.fromkeys(b.name for b in self.blocks if b.name))
+        return list(dict.fromkeys(name for b in self.blocks for name in b.names))
 
     def scenario(self, name):
         """Its blocks, and the outputs that follow one of them."""
         found, inside = [], False
         for block in self.blocks:
-            inside = block.name == name or (inside and "output" in block.options)
+            inside = name in block.names or (inside and "output" in block.options)
             if inside:
                 found.append(block)
         return found
@@ -109,7 +131,9 @@ class Background:
     """A shell script that goes on; its output is kept."""
 
     def __init__(self, bench, text):
+        self.text = text
         self.lines = []
+        self.family = []  # its processes, as far as known
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", "bash", "-eu", "-c", text],
             cwd=bench.directory, env=bench.environment, stdin=subprocess.DEVNULL,
@@ -139,9 +163,12 @@ class Background:
             children = []
         return [pid] + [p for child in children for p in self._family(child)]
 
+    def note_family(self):
+        self.family = self._family(self.process.pid)
+
     def stop(self):
-        family = self._family(self.process.pid)
-        for pid in family:
+        self.note_family()
+        for pid in self.family:
             title = title_of(pid)
             if title == "fanwire: supervisor" or not title.startswith("fanwire: "):
                 try:
@@ -149,7 +176,11 @@ class Background:
                 except ProcessLookupError:
                     pass
         self.process.wait(15)
-        eventually(lambda: not any(alive(pid) for pid in family), 10, "the background has ended")
+        self.gone()
+
+    def gone(self):
+        eventually(lambda: not any(alive(pid) for pid in self.family), 10,
+                   "the background has ended")
 
 
 class Bench:
@@ -171,18 +202,46 @@ class Bench:
             PKG_CONFIG_PATH=build + "/meson-uninstalled", LD_RUN_PATH=build,
             C_INCLUDE_PATH=ROOT + "/include")
         if any(b.kind == "sql" or DATABASE in b.text for b in self.blocks):
-            self.database = t.database()
+            self.database = self._take_database(t)
             self.replacements[DATABASE] = self.database.url
-        if any(b.kind == "js" for b in self.blocks):
+        self.pages = {}
+        if any(b.kind == "html" for b in self.blocks):  # files that are written name both
+            port = self._reserve_port()
+            self.replacements[PAGE] = "localhost:%d" % port
+            self.replacements['"localhost", 8000'] = '"localhost", %d' % port
+            self.replacements[HTTP] = "127.0.0.1:%d" % self._reserve_port()
+        elif any(b.kind == "js" for b in self.blocks):
             self.replacements[PAGE] = self._serve_page()
+
+    def _take_database(self, t):
+        """Mode wal needs a server that is set up for it."""
+        if any("--mode wal" in b.text for b in self.blocks):
+            return t.postgres(wal_level="logical")
+        return t.database()
+
+    def _reserve_port(self):
+        """Bound, not listened to: no other program gets it, one with SO_REUSEADDR may listen."""
+        held = socket.socket()
+        self.t.cleanup(held.close)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("localhost", 0))
+        return held.getsockname()[1]
 
     def _serve_page(self):
         class Page(http.server.BaseHTTPRequestHandler):
+            directory = self.directory
+
             def do_GET(self):
+                if self.path.endswith(".js"):
+                    kind, body = "text/javascript", read(os.path.join(self.directory, self.path[1:]))
+                else:
+                    kind, body = "text/html", PAGE_HTML
+                    if self.path != "/":
+                        body += '<script type="module" src="%s.js"></script>' % self.path
                 self.send_response(200)
-                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Type", kind)
                 self.end_headers()
-                self.wfile.write(b"<!doctype html><title>a page of the application</title>")
+                self.wfile.write(body.encode())
 
             def log_message(self, *_):
                 pass
@@ -210,14 +269,20 @@ class Bench:
         text = self.real(block.text)
         if "output" in block.options:
             self._compare(text)
+        elif "page" in block.options:
+            self._compare_page(block.options["page"], text)
+        elif "stop" in block.options:
+            self._find(block.options["stop"]).stop()
         elif "&" in block.options:
             self.start(text)
         elif block.kind == "sh":
             self.printed = self.shell(text)
         elif block.kind == "sql":
             self.printed = self.database.psql(text)
-        elif block.kind == "c":
+        elif "file" in block.options:
             self._write(block.options["file"], text)
+            if block.kind == "js":
+                self._open_module(block.options["file"])
         elif block.kind == "js":
             self._open_page(text)
         else:
@@ -232,6 +297,11 @@ class Bench:
 
     def start(self, text):
         serves = "fanwire serve" in text
+        if serves and HTTP in self.replacements:
+            for before in self.background:
+                if before.process.poll() is not None:
+                    before.gone()
+            self.environment["FANWIRE_HTTP"] = self.replacements[HTTP]
         for address in (HTTP, ADMIN):
             text = text.replace(address, "127.0.0.1:0")
         background = Background(self, text)
@@ -243,8 +313,13 @@ class Bench:
             for shown, word in ((HTTP, "http"), (ADMIN, "admin")):
                 self.replacements[shown] = "%s:%d" % address_of(started[word])
             background.event("opened")
+            background.note_family()
             self.environment["FANWIRE_SERVER"] = "http://" + self.replacements[HTTP]
         return background
+
+    def _find(self, word):
+        """The latest background with the word in it."""
+        return [b for b in self.background if word in b.text][-1]
 
     def _compare(self, expected):
         if self.printed is not None:
@@ -260,8 +335,28 @@ class Bench:
         path = os.path.join(self.directory, name)
         with open(path, "w") as f:
             f.write(text)
+        if not name.endswith(".c"):
+            return
         subprocess.run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
                         "-I", ROOT + "/include", path], check=True)
+
+    def _compare_page(self, name, expected):
+        if name not in self.pages:
+            address = self.replacements[PAGE]
+            eventually(lambda: listens(address), 10, "the page is served")
+            self.pages[name] = self.browser.open("http://%s/%s" % (address, name))
+
+        def shown():
+            return self.pages[name].run("document.body?.innerText ?? ''")
+        try:
+            eventually(lambda: matches_lines(expected, shown()), 15, every=0.05)
+        except AssertionError:
+            equal(shown(), expected, "the page " + name)
+
+    def _open_module(self, name):
+        url = "http://%s/%s" % (self.replacements[PAGE], name.removesuffix(".js"))
+        self.pages[name] = self.browser.open(url)
+        self.pages[name].eventually("window.ready === true")
 
     def _open_page(self, script):
         """window.seen gets what the page is told; the events begin when the channel is ready."""
@@ -271,6 +366,15 @@ class Bench:
                       "window.reload = () => seen.push('gap'); true")
         self.page.run(script + "\nes.addEventListener('ready', () => window.ready = true); true")
         self.page.eventually("window.ready === true")
+
+
+def listens(address):
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+        return True
+    except OSError:
+        return False
 
 
 def matches_lines(expected, found):

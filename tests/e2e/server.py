@@ -48,16 +48,19 @@ def address_of(url):
 
 class Server:
     """Everything is public unless said otherwise. exits_expected: processes may die in this test;
-    up: it is waited until the source is there, with start: until the processes are."""
+    up: it is waited until the source is there, with start: until the processes are. program: another
+    one that embeds the server, and its own arguments."""
 
     def __init__(self, test, source, *arguments, workers=2, public=("**",), public_write=("**",),
                  drain="0s", http="127.0.0.1:0", admin="127.0.0.1:0", stdin=None, env=None,
-                 max_files=None, exits_expected=False, start=True, up=True, ignored_signals=()):
+                 max_files=None, exits_expected=False, start=True, up=True, ignored_signals=(),
+                 program=None):
         self.lines = []
         self._test = test
         self._changed = threading.Condition()
         self._exits_expected = exits_expected
-        command = [test.binary, "serve", "--workers", str(workers), "--drain", drain]
+        command = list(program or [test.binary, "serve"])
+        command += ["--workers", str(workers), "--drain", drain]
         command += ["--http", http] if http else []
         command += ["--admin", admin] if admin else []
         command += [word for p in public for word in ("--public", p)]

@@ -176,6 +176,22 @@ def test_health(t):
     assert err.startswith("fanwire health: ")
 
 
+def test_pub_with_a_key(t):
+    """The same command again publishes nothing twice; each line has a key of its own."""
+    source = "sqlite:" + os.path.join(t.directory, "app.db")
+    server = t.server(source)
+    for where in (server.url, server.url, source):
+        equal(run(t, "pub", "-s", where, "--key", 'say "k" \\', "x", "once"), (0, b"", ""))
+    for _ in range(2):
+        equal(run(t, "pub", "-s", server.url, "--key", "file", "--lines", "x", input=b"a\na\nb\n"),
+              (0, b"", ""))
+    events = server.get("/history/x?since=oldest").json["events"]
+    equal([e["text"] for e in events], ["once", "a", "a", "b"])
+    for key in ("", "a\nb", "x" * 256):
+        code, _, err = run(t, "pub", "-s", server.url, "--key", key, "x", "never")
+        equal(code, 2, err)
+
+
 def test_pub_and_tail(t):
     server = t.server(workers=2, public=("open", "more", "b"), public_write=("open", "more", "b"))
     tail = Tail(t, "-s", server.url, "open")
@@ -305,5 +321,8 @@ def test_sql(t):
     code, out, _ = run(t, "sql", "postgres", "--uninstall")
     equal(code, 0)
     assert b"DROP" in out.upper()
-    for arguments in (("sql",), ("sql", "mysql"), ("sql", "postgres", "--mode", "wal")):
+    code, out, _ = run(t, "sql", "postgres", "--mode", "wal")
+    equal(code, 0)
+    assert b"pg_logical_emit_message" in out
+    for arguments in (("sql",), ("sql", "mysql"), ("sql", "postgres", "--mode", "telepathy")):
         equal(run(t, *arguments)[0], 2, repr(arguments))

@@ -12,9 +12,10 @@ from browser import Browser
 from case import Skip, case, equal, eventually
 from docs import ROOT, Bench, Document, read
 
-COMMANDS = ["serve", "tail", "pub", "sql", "health"]
-RUN = ["README.md", "docs/library.md", "docs/operations.md", "docs/sources/memory.md",
-       "docs/sources/postgres.md", "docs/sources/sqlite.md", "docs/sources/stdin.md"]  # each has a test below
+COMMANDS = ["serve", "tail", "pub", "doctor", "sql", "health"]
+RUN = ["README.md", "docs/coming-from.md", "docs/library.md", "docs/operations.md",
+       "docs/postgres.md", "docs/sources/memory.md", "docs/sources/postgres.md", "docs/sources/sqlite.md",
+       "docs/sources/stdin.md", "docs/tutorial.md"]  # each has a test below
 
 
 def run_all(t, path):
@@ -33,9 +34,15 @@ def test_every_example_has_its_test(t):
 def test_readme_in_the_browser(t):
     browser = Browser()
     t.cleanup(browser.close)
-    bench = Bench(t, Document("README.md"), "postgres", browser).run()
+    bench = Bench(t, Document("README.md"), "postgres", browser)
+    bench.database.psql("create table todos (id int primary key, title text)")  # the reader's own
+    bench.run()
+    bench.page.eventually("seen.length === 1")
+    equal(bench.page.run("seen[0]"), {"op": "hello"})
+    bench.database.psql("insert into todos values (1, 'milk')")
     bench.page.eventually("seen.length === 2")
-    equal(bench.page.run("seen"), [{"op": "insert", "id": 1}, {"op": "insert", "id": 2}])
+    equal(bench.page.run("[seen[1].op, seen[1].key, seen[1].row]"),
+          ["insert", {"id": 1}, {"id": 1, "title": "milk"}])
     bench.database.terminate(bench.database.listening())
     bench.page.eventually("seen.length === 3")
     equal(bench.page.run("seen[2]"), "gap")
@@ -52,6 +59,24 @@ def test_readme_in_c(t):
     eventually(printed, 20, "the program prints what is notified", every=0.1)
     bench.database.terminate(bench.database.listening())
     eventually(lambda: "missed events after l" in todos.output, 10, "the program tells its gap")
+
+
+@case(timeout=180, postgres=True)
+def test_tutorial(t):
+    browser = Browser()
+    t.cleanup(browser.close)
+    document = Document("docs/tutorial.md")
+    for name in document.names():
+        Bench(t, document, name, browser).run()
+
+
+@case(timeout=180, postgres=True)
+def test_coming_from(t):
+    browser = Browser()
+    t.cleanup(browser.close)
+    document = Document("docs/coming-from.md")
+    for name in document.names():
+        Bench(t, document, name, browser).run()
 
 
 def test_library(t):
@@ -82,6 +107,11 @@ def test_source_stdin(t):
     run_all(t, "docs/sources/stdin.md")
 
 
+@case(timeout=120, postgres=True)
+def test_postgres_guide(t):
+    run_all(t, "docs/postgres.md")
+
+
 @case(postgres=True)
 def test_source_postgres(t):
     run_all(t, "docs/sources/postgres.md")
@@ -98,7 +128,7 @@ def test_blocks(t):
             elif block.kind == "json":
                 for line in block.text.splitlines():
                     assert isinstance(json.loads(line), dict), block.where
-            elif "file" in block.options and not block.name:
+            elif "file" in block.options and not block.names:
                 equal(block.text, read(block.options["file"]), block.where)
 
 
@@ -177,6 +207,8 @@ def test_options_that_are_mentioned_exist(t):
              "--cflags", "--libs", "--line-buffered", "--data-binary", "--long"}
     for command in COMMANDS:
         known |= set(options_of(t, command))
+    known |= set(re.findall("--[a-z]+", subprocess.run(
+        [os.path.join(ROOT, "dev"), "help"], stdout=subprocess.PIPE, check=True).stdout.decode()))
     later = re.findall(r'"([a-z-]+)", LATER', read("src/server/options.c"))
     assert later
     known |= {"--" + name for name in later}
@@ -270,6 +302,10 @@ def test_manual_pages_are_installed(t):
         assert '"fanwire %s"' % version in read(page).splitlines()[0], page
 
 
+def public_headers():
+    return read("include/fanwire.h") + read("include/fanwire/server.h")
+
+
 def prototypes(text):
     """{name: prototype with single spaces}"""
     found = re.findall(r"\b((?:const )?(?:int|void|char) \*?(fw_\w+)\([^;{]*\));", text)
@@ -277,7 +313,8 @@ def prototypes(text):
 
 
 def test_manual_pages_have_every_function(t):
-    header = re.sub(r"/\*.*?\*/", "", read("include/fanwire.h"), flags=re.S)
+    header = re.sub(r"/\*.*?\*/", "", public_headers(), flags=re.S)
+    header = re.sub(r"\s*__attribute__\(\(.*?\)\)\)", "", header)
     declared = prototypes(header.replace("FW_API ", ""))
     described = {}
     for path in glob.glob("docs/man/*.3", root_dir=ROOT):
@@ -301,7 +338,7 @@ def test_manual_pages_have_every_structure(t):
     described = {}
     for path in glob.glob("docs/man/*.3", root_dir=ROOT):
         described.update(members(manual(os.path.basename(path))))
-    equal(described, members(read("include/fanwire.h")))
+    equal(described, members(public_headers()))
 
 
 def unquote(words):

@@ -310,12 +310,46 @@ def test_proxy_without_websockets(t):
     sees(node, {"x": 1})
     node.run("live.publish('b/c', new Uint8Array([255]))")
     node.eventually("log.length === 1 && log.splice(0)[0][0] === 255")
-    equal(node.run("live.publish('', 1).catch(e => e.code)"), "not-supported")
+    equal(node.run("live.publish('', 1).catch(e => e.code)"), "bad-channel")
     os.kill(server.workers()[1], signal.SIGKILL)
     eventually(lambda: published(server, "a", b"2"), 10, "a new worker publishes")
     sees(node, 2)
     node.run("void sub_b.close()")
     server.wait_for_metric('fanwire_connections{transport="sse"}', lambda n: n == 1)
+
+
+def keyed_publishes(t, options):
+    server = t.server(workers=1, exits_expected=True)
+    node = client_of(t, server, options)
+    subscribe(node, "a")
+    settled(node)
+    for key in ("k", "k", "ключ \"quoted\"\n"):
+        node.run("sub.publish({ k: 1 }, { key: %s })" % json.dumps(key))
+    node.run("live.publish('a', new Uint8Array([255]), { key: 'bytes' })")
+    node.eventually("log.length === 3")
+    equal(node.run("log.splice(0).slice(0, 2)"), [{"k": 1}, {"k": 1}])
+    equal(node.run("sub.publish(1, { key: 'x'.repeat(256) }).catch(e => e.code)"), "bad-request")
+    # what is under way when a process dies is sent again, and comes once
+    for victim in (server.source_pid(), server.workers()[1]):
+        node.run("void (globalThis.done = 0)")
+        os.kill(victim, signal.SIGKILL)
+        node.run("for (let i = 0; i < 20; i++) sub.publish(i, { key: '%d/' + i }).then(() => done++);"
+                 "undefined" % victim)
+        node.eventually("done === 20", timeout=40)
+        eventually(lambda: published(server, "a", b"-1"), 10, "a new process publishes")
+        node.eventually("log.includes(-1)", timeout=20)
+        found = node.run("log.splice(0).filter(e => e >= 0)")
+        equal(len(found), len(set(found)), "none twice")
+
+
+@case(timeout=90)
+def test_keyed_publishes(t):
+    keyed_publishes(t, "{}")
+
+
+@case(timeout=90)
+def test_keyed_publishes_without_websockets(t):
+    keyed_publishes(t, "{ WebSocket: null }")
 
 
 def test_refused_over_sse(t):

@@ -427,13 +427,20 @@ def test_installed_for_another_mode(t):
     """The installed SQL states where it writes: reading elsewhere would hear nothing."""
     database = t.database()
     install(t, database)
-    database.psql("update fanwire.installation set mode = 'wal'")
+    database.psql("update fanwire.installation set mode = 'telepathy'")
     server = t.server(database.url, workers=1, up=False)
-    line = server.wait_for_log(event="lost")
-    assert "wal" in line["msg"] and "fanwire sql postgres" in line["msg"], line
+    line = server.wait_for_log(event="misconfigured", level="error")
+    assert '"telepathy"' in line["msg"], line
     equal(server.ready().status, 503)
-    database.psql("update fanwire.installation set mode = 'notify'")
+    refused = server.publish("x", "nobody would hear it")
+    equal((refused.status, refused.json["code"]), (503, "source-down"))
+    # … until what the message says was run.
+    command = line["msg"].partition("SQL: fanwire ")[2].partition(" |")[0]
+    sql = subprocess.run([t.binary] + command.split(), stdout=subprocess.PIPE, check=True).stdout
+    database.psql(sql.decode())
     server.wait_until_ready(15)
+    database.psql("select fanwire_publish('x', 'heard')")
+    eventually(lambda: server.metric("fanwire_source_events_total") == 1)
 
 
 @case(postgres=True)

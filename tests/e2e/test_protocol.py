@@ -183,7 +183,8 @@ def test_publish(t):
     error("bad-request", channel="open", text="x", data=1)
     error("bad-request", channel="open", text=7)
     error("bad-request", channel="bin", base64="not base64!")
-    error("not-supported", channel="open", text="x", key="k")
+    error("bad-request", channel="open", text="x", key="")
+    error("bad-request", channel="open", text="x", key=7)
 
 
 def test_what_is_no_json_object_ends_the_conversation(t):

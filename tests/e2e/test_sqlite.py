@@ -7,6 +7,7 @@ import time
 
 from case import case, equal, eventually
 from server import alive
+from web import Raw
 from ws import Closed, Refused
 
 
@@ -88,6 +89,45 @@ def test_triggers(t):
     database.execute("insert into todos values (8, 'nobody is told', 1)")
 
 
+def test_templates_of_a_table_stand_side_by_side(t):
+    path = os.path.join(t.directory, "x.db")
+    database = connect(path)
+    database.execute("create table t (id integer primary key, a)")
+
+    def run(*arguments):
+        sql = subprocess.run([t.binary, "sql", "sqlite", *arguments, path],
+                             stdout=subprocess.PIPE, check=True).stdout
+        database.executescript(sql.decode())
+
+    def told(statement):
+        """The channels."""
+        database.execute("delete from fanwire_outbox")
+        database.execute(statement)
+        return sorted(c for c, in database.execute("select channel from fanwire_outbox"))
+    long = "l" * 250
+    for _ in range(2):
+        run("--watch", "t=t", "--watch", "t=T", "--watch", "t=t:{id}", "--watch", "T=" + long)
+        run("--watch", "t=t")
+    equal(told("insert into t values (1, 'a')"), ["T", long, "t", "t:1"])
+    equal(told("update t set id = 2"), ["T", long, "t", "t:1", "t:2"])
+    run("--unwatch", "t=T", "--unwatch", "t=nobody", "--unwatch", "t=" + long)
+    equal(told("update t set a = 'b'"), ["t", "t:2"])
+    database.execute("alter table t rename to renamed")
+    run("--watch", "renamed=t:{id}")  # its triggers go with it, under the old names
+    equal(told("update renamed set a = 'c'"), ["t", "t:2"])
+    run("--unwatch", "renamed")
+    equal(told("delete from renamed"), [])
+    equal(database.execute("select count(*) from sqlite_master where type = 'trigger'").fetchone(),
+          (0,))
+    # as an earlier version named them, one template a table
+    database.execute("create trigger fanwire_watch_renamed_insert after insert on renamed begin "
+                     "insert into fanwire_outbox (channel, payload) values ('earlier', ''); end")
+    run("--unwatch", "renamed=earlier")
+    equal(told("insert into renamed values (3, 'd')"), ["earlier"])
+    run("--watch", "renamed=new")
+    equal(told("insert into renamed values (4, 'd')"), ["new"])
+
+
 def test_sql_is_refused(t):
     path = os.path.join(t.directory, "x.db")
     connect(path).execute("create table t (x)")
@@ -101,6 +141,7 @@ def test_sql_is_refused(t):
     for arguments in (("--watch", "t=c"), ("--watch", "t", path), ("--watch", "=c", path),
                       ("--watch", "nope=c", path), ("--watch", "t={y}", path),
                       ("--watch", "t={x", path), ("--uninstall",), ("--unwatch", "t"),
+                      ("--unwatch", "=c", path), ("--unwatch", "t=", path),
                       ("--uninstall", "--watch", "t=c", path), ("--nope",), (path, "more")):
         equal(code(*arguments), 2, repr(arguments))
     equal(code("--uninstall", os.path.join(t.directory, "absent.db")), 1)
@@ -223,6 +264,56 @@ def test_another_database_is_a_gap(t):
     before, _ = t.ws(server, "/ws/x?since=" + ready["id"], protocol="fanwire.v1").until("ready")
     equal([m["reason"] for m in before if m["type"] == "gap"], ["foreign-position", "new-epoch"])
     server.wait_for_log(event="lost")
+
+
+def test_a_server_that_is_behind(t):
+    """A client comes to it with the position of another server that was quicker: it waits until this
+    one has come there, and is told no gap; /history waits, too."""
+    quick, path, database = start(t, workers=1)
+    slow = t.server("sqlite:" + path, workers=1)
+    insert(database, "x", "0")
+    os.kill(slow.source_pid(), signal.SIGSTOP)
+    insert(database, "x", "1")
+    ws = t.ws(quick, "/ws/x?since=oldest", protocol="fanwire.v1")
+    newest = [m for m in ws.until("ready")[0] if m["type"] == "message"][-1]
+    equal(newest["data"], 1)
+    query = "?since=" + newest["id"]
+    together = t.ws(slow, "/ws" + query + "&channel=x&channel=y", protocol="fanwire.v1")
+    late = t.ws(slow, "/ws", protocol="fanwire.v1")
+    late.say(type="subscribe", channel="x", since=newest["id"])
+    sse = t.sse(slow, "/sse/x", last_event_id=newest["id"])
+    page = Raw(slow.address)
+    t.cleanup(page.socket.close)
+    page.send(b"GET /history/x%s HTTP/1.1\r\nHost: x\r\n\r\n" % query.encode())
+    equal(together.json()["type"], "welcome")
+    equal(late.json()["type"], "welcome")
+    together.quiet()
+    late.quiet()
+    os.kill(slow.source_pid(), signal.SIGCONT)
+    together.expect("ready")
+    together.expect("ready")
+    late.expect("ready")
+    sse.expect("ready")
+    answer = page.response().json
+    equal((answer["events"], answer["gap"]), ([], None))
+    insert(database, "x", "2")
+    equal(together.expect("message")["data"], 2)
+    equal(late.expect("message")["data"], 2)
+    equal(sse.expect("message").data, "2")
+
+
+@case(timeout=60)
+def test_a_position_that_never_comes(t):
+    """Is a gap, in the end."""
+    server, _, database = start(t, workers=1)
+    insert(database, "x", "0")
+    ws = t.ws(server, "/ws/x?since=oldest", protocol="fanwire.v1")
+    id = [m for m in ws.until("ready")[0] if m["type"] == "message"][-1]["id"]
+    words = id.split(".")
+    never = ".".join((words[0], "7fffffff", words[2]))
+    client = t.ws(server, "/ws/x?since=" + never, protocol="fanwire.v1", timeout=20)
+    before, _ = client.until("ready")
+    equal([m.get("reason") for m in before if m["type"] == "gap"], ["foreign-position"])
 
 
 def test_the_file_is_absent(t):

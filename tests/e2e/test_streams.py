@@ -291,6 +291,22 @@ def test_event_source_resumes_after_reconnect(t):
     equal(seen, sent)
 
 
+def test_event_source_that_is_cut_off_before_its_first_event(t):
+    """`ready` has an id: what comes while it is away is not missed."""
+    server = t.server(workers=2)
+    for path in "/sse/x", "/sse?channel=x&channel=y":
+        sse = t.sse(server, path)
+        ready = sse.event()
+        while ready.json["type"] != "ready":
+            ready = sse.event()
+        equal(ready.id, ready.json["id"])
+        sse.socket.close()
+        server.publish_ok("x", "meanwhile")
+        sse.reopen()
+        event = sse.event()
+        equal(event.data if path == "/sse/x" else event.json["text"], "meanwhile")
+
+
 def test_ready_id_is_a_place_to_resume(t):
     server = t.server(workers=1)
     server.publish_ok("x", "before")
@@ -342,7 +358,6 @@ def test_history(t):
         equal(server.get("/history/x" + parameters).code, "bad-request", parameters)
     equal(server.get("/history/x?since=%20").code, "bad-position")
     equal(server.get("/history/x?heartbeat=5").code, "unknown-parameter")
-    equal(server.get("/history/x?wait=5").code, "not-supported")
     equal(server.get("/history").code, "bad-channel")
     equal(server.get("/history/").code, "bad-channel")
 

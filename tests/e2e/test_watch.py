@@ -65,11 +65,77 @@ def test_columns_truncate_and_no_key(t):
     equal(w.event(), ("log", {"op": "insert", "table": "app.log", "row": {"a": 1, "B b": 'é "'}}))
     w.sql("truncate app.log")
     equal(w.event(), ("log", {"op": "truncate", "table": "app.log"}))
-    w.sql("select fanwire_watch('app.log', 'log:{B b}', null);"  # replaces the first
-          "insert into app.log values (2, '{a}', 'not replaced again')")
+    w.sql("select fanwire_watch('app.log', '{c}', array['a']);"
+          "select fanwire_unwatch('app.log', 'log');"
+          "insert into app.log values (2, '{a}', '{x}')")  # a value is no template
+    equal(w.event(), ("{x}", {"op": "insert", "table": "app.log", "row": {"a": 2}}))
     w.sql("select fanwire_unwatch('app.log'); insert into app.log values (3, 'x', 'unheard');"
           "select fanwire_publish('log', '\"end\"'::jsonb)")
     equal(w.client.expect("message")["data"], "end")
+
+
+@case(postgres=True)
+def test_templates_of_a_table_stand_side_by_side(t):
+    w = Watched(t, "todos", "todos:7")
+    w.sql("create table todos (id int primary key, title text, done bool default false)")
+    for columns in ("array['id', 'title']", "array['id']", "null", "null"):  # replaces its own
+        w.sql("select fanwire_watch('todos', 'todos:{id}', array['id', 'done']);"
+              "select fanwire_watch('todos', 'todos', %s)" % columns)
+    equal(w.sql("select tbl, channel, columns from fanwire.watched order by channel"),
+          "todos|todos|\ntodos|todos:{id}|{id,done}")
+    w.sql("insert into todos values (7, 'milk')")
+    base = {"op": "insert", "table": "public.todos", "key": {"id": 7}}
+    equal(sorted([w.event(), w.event()]),
+          [("todos", dict(base, row={"id": 7, "title": "milk", "done": False})),
+           ("todos:7", dict(base, row={"id": 7, "done": False}))])
+    w.sql("truncate todos")  # no row, no {id}
+    equal(w.event()[1]["op"], "truncate")
+    w.sql("select fanwire_unwatch('todos', 'todos'); select fanwire_unwatch('todos', 'nobody');"
+          "insert into todos values (7, 'bread')")
+    equal(w.event(), ("todos:7", dict(base, row={"id": 7, "done": False})))
+    w.sql("select fanwire_watch('todos', 'todos'); select fanwire_unwatch('todos');"
+          "insert into todos values (8, 'unheard'); notify todos, '\"end\"'")
+    equal(w.client.expect("message")["data"], "end")
+    equal(w.sql("select count(*) from pg_trigger where tgname like 'fanwire%'"), "0")
+
+
+@case(postgres=True)
+def test_long_and_strange_templates(t):
+    w = Watched(t, "end")
+    strange = ["a" * 200, "a" * 199 + "b", "\\000", "\\\\000", "\u00e9\\", "it''s \"%s\"",
+               "{B b}" + "c" * 250, " "]
+    w.sql("create table s (\"B b\" text); set standard_conforming_strings = on;"
+          + "".join("select fanwire_watch('s', '%s');" % s for s in strange * 2))
+    listed = w.sql("select count(*), count(distinct channel) from fanwire.watched")
+    equal(listed, "%d|%d" % (len(strange), len(strange)))
+    for i, template in enumerate(strange):
+        equal(w.sql("select count(*) from fanwire.watched where channel = '%s'" % template), "1")
+        w.sql("select fanwire_unwatch('s', '%s')" % template)
+        equal(w.sql("select count(*) from pg_trigger where tgname like 'fanwire%'"),
+              str(2 * (len(strange) - i - 1)), template)
+
+
+@case(postgres=True)
+def test_triggers_of_the_earlier_naming(t):
+    w = Watched(t, "old", "old:1")
+    w.sql("create table old (id int primary key, a text); select fanwire_watch('old', 'old');"
+          "create table foreign_old (id int); select fanwire_watch('foreign_old', 'f')")
+    for table in "old", "foreign_old":
+        w.sql("do $$ declare n name; begin for n in select tgname from pg_trigger "
+              "where tgrelid = '%s'::regclass loop execute format('alter trigger %%I on %s rename "
+              "to %%I', n, rtrim(regexp_replace(n, '_[0-9a-f]{32}', ''))); end loop; end $$"
+              % (table, table))
+    equal(w.sql("select string_agg(tgname, ',' order by tgname) from pg_trigger "
+                "where tgrelid = 'old'::regclass"), "fanwire_row,fanwire_truncate")
+    w.sql("drop function fanwire_unwatch(regclass, text);"
+          "create function fanwire_unwatch(tbl regclass) returns void language sql as ''")
+    install(t, w.database)
+    equal(w.sql("select count(*) from pg_trigger where tgname in ('fanwire_row', "
+                "'fanwire_truncate')"), "0")
+    w.sql("select fanwire_watch('old', 'old:{id}'); insert into old values (1, 'x')")
+    equal(sorted(channel for channel, _ in (w.event(), w.event())), ["old", "old:1"])
+    w.sql("select fanwire_unwatch('old'); select fanwire_unwatch('foreign_old');")
+    equal(w.sql("select count(*) from pg_trigger where tgname like 'fanwire%'"), "0")
 
 
 @case(postgres=True)
@@ -87,6 +153,17 @@ def test_too_large_for_notify_never_fails_the_writer(t):
     key = {"id": w.sql("select repeat(md5('a'), 70)")}
     equal(w.event(), ("docs", {"op": "update", "table": "public.docs", "key": key,
                                "partial": True}))
+
+
+@case(postgres=True)
+def test_functions_that_others_add_are_not_in_the_way(t):
+    w = Watched(t, "todos")
+    for others in ("text, text", "text, text, integer default 1", "text, text, integer, integer"):
+        w.sql("create function public.fanwire_publish(%s) returns void language plpgsql as "
+              "$$ begin raise 'not ours'; end $$" % others)
+    w.sql("create table todos (id int primary key); select fanwire_watch('todos', 'todos');"
+          "insert into todos values (1)")
+    equal(w.event()[1]["key"], {"id": 1})
 
 
 @case(postgres=True)
@@ -112,6 +189,12 @@ def test_partitions_roles_and_mistakes(t):
           "create table p1 partition of p for values from (0) to (10);"
           "select fanwire_watch('p', 'p'); insert into p values (1)")
     equal(w.event(), ("p", {"op": "insert", "table": "public.p", "key": {"i": 1}, "row": {"i": 1}}))
+    w.sql("create table p2 partition of p for values from (10) to (20);"
+          "select fanwire_unwatch('p2'); select fanwire_watch('p2', 'p2:{i}');"  # the parent's stays
+          "insert into p values (11)")
+    equal(w.event()[1]["key"], {"i": 11})
+    equal(w.sql("select tbl, channel from fanwire.watched order by 2"), "p|p\np2|p2:{i}")
+    w.sql("select fanwire_unwatch('p2')")
     w.sql("create role fanwire_watch_writer; grant all on p to fanwire_watch_writer")
     t.cleanup(lambda: w.sql("drop owned by fanwire_watch_writer; drop role fanwire_watch_writer"))
     w.sql("set role fanwire_watch_writer; insert into p values (2)")

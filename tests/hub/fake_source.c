@@ -28,6 +28,7 @@ static struct {
     void *arg;
     uint64_t requests[CALLS_MAX];
     size_t n_requests, n_answered;
+    uint64_t question;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 static void fail(const char *what, const char *detail)
@@ -127,6 +128,25 @@ static void fake_publish(struct fw_source *source, const struct fw_publish *publ
     pthread_mutex_unlock(&fake.lock);
 }
 
+static void fake_publish_batch(struct fw_source *source, const struct fw_publish *events, size_t n)
+{
+    char call[64];
+    (void)snprintf(call, sizeof(call), "batch of %zu", n);
+    (void)note(call, "", 0);
+    pthread_mutex_lock(&fake.lock);
+    for (size_t i = 0; i < n; i++)
+        fake.requests[fake.n_requests++] = events[i].request;
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static void fake_snapshot(struct fw_source *source, uint64_t request, const char *sql)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.question = request;
+    pthread_mutex_unlock(&fake.lock);
+    (void)note("snapshot", sql, strlen(sql));
+}
+
 static void fake_pause(struct fw_source *source, bool paused)
 {
     (void)note(paused ? "pause" : "go on", "", 0);
@@ -148,7 +168,8 @@ static void fake_destroy(struct fw_source *source)
     {                                                                                              \
         .kind = scheme, .schemes = scheme, .traits = declared, .create = fake_create,              \
         .open = fake_open, .subscribe = fake_subscribe, .unsubscribe = fake_unsubscribe,           \
-        .publish = fake_publish, .pause = fake_pause, .destroy = fake_destroy                      \
+        .publish = fake_publish, .pause = fake_pause, .snapshot = fake_snapshot,                   \
+        .destroy = fake_destroy                                                                    \
     }
 
 static const struct fw_source_class plain = FAKE_CLASS("plain", 0);
@@ -159,9 +180,27 @@ static const struct fw_source_class durable =
 static const struct fw_source_class stored =
     FAKE_CLASS("stored", FW_SOURCE_DURABLE | FW_SOURCE_ORDERED);
 
-const struct fw_source_class *const fake_sources[] = { &plain, &demand, &durable, &stored, NULL };
+static const struct fw_source_class whole = { .kind = "whole",
+                                              .schemes = "whole",
+                                              .create = fake_create,
+                                              .open = fake_open,
+                                              .publish = fake_publish,
+                                              .publish_batch = fake_publish_batch,
+                                              .pause = fake_pause,
+                                              .destroy = fake_destroy };
+
+const struct fw_source_class *const fake_sources[] = { &plain,  &demand, &durable,
+                                                       &stored, &whole,  NULL };
 
 /* ---- the test's side ---- */
+
+uint64_t fake_question(void)
+{
+    pthread_mutex_lock(&fake.lock);
+    uint64_t question = fake.question;
+    pthread_mutex_unlock(&fake.lock);
+    return question;
+}
 
 void fake_begin(struct fake_script script)
 {
@@ -278,7 +317,7 @@ void fake_append(const char *channel, const char *text)
 static void do_published(struct fw_host *host, void *arg)
 {
     const char *const *both = arg;
-    for (; fake.n_answered < fake.n_requests; fake.n_answered++)
+    for (size_t open = fake.n_requests; fake.n_answered < open; fake.n_answered++)
         fw_host_published(host, fake.requests[fake.n_answered], both[0], "the test says so",
                           both[1]);
 }

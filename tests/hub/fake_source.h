@@ -6,7 +6,7 @@
 #include <fanwire/source.h>
 
 /* "plain:" hears everything; "demand:" must be told channels; "durable:" is on demand and resumes;
- * "stored:" hears everything and resumes. */
+ * "stored:" hears everything and resumes; "whole:" publishes batches as one, never at once. */
 extern const struct fw_source_class *const fake_sources[];
 
 struct fake_script {
@@ -20,7 +20,7 @@ struct fake_script {
 void fake_begin(struct fake_script script);
 
 /* The next call the source got, in order, within seconds: "open", "subscribe a", "unsubscribe a",
- * "publish a", "pause", "go on". */
+ * "publish a", "batch of 3", "snapshot SELECT", "pause", "go on". */
 void fake_expect(const char *call);
 /* That nothing was called since, once all that was said before has been handled. */
 void fake_expect_nothing(void);
@@ -33,6 +33,7 @@ void fake_ended(void);
 void fake_ready(const char *channel);
 void fake_refused(const char *channel);
 void fake_append(const char *channel, const char *text);
+uint64_t fake_question(void); /* the number of the last snapshot that was asked for */
 /* Answers the publishes that are open, oldest first. */
 void fake_published(const char *code, const char *id);
 

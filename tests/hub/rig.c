@@ -41,16 +41,16 @@ static void *run(void *arg)
     return NULL;
 }
 
-void rig_start(struct rig *rig, const char *url, uint64_t log_size, uint32_t linger_ms)
+static void start_engine(struct rig *rig)
 {
     struct fw_error err = { 0 };
-    memset(rig, 0, sizeof(*rig));
-    pthread_mutex_init(&rig->lock, NULL);
-    assert_int_equal(log_create(log_size, &rig->log), 0);
-    struct engine_options options = { .url = url,
+    static const struct engine_snapshot snapshots[] = { { "a", "SELECT a" }, { "b", "SELECT b" } };
+    struct engine_options options = { .url = rig->url,
                                       .sources = fake_sources,
                                       .log = rig->log,
-                                      .linger_ms = linger_ms,
+                                      .linger_ms = rig->linger_ms,
+                                      .snapshots = snapshots,
+                                      .n_snapshots = rig->snapshots ? 2 : 0,
                                       .counters = &rig->counters,
                                       .listen_fd = -1,
                                       .log_line = on_line,
@@ -60,12 +60,45 @@ void rig_start(struct rig *rig, const char *url, uint64_t log_size, uint32_t lin
     assert_int_equal(pthread_create(&rig->thread, NULL, run, rig->engine), 0);
 }
 
-void rig_stop(struct rig *rig)
+static void stop_engine(struct rig *rig)
 {
-    char why[256];
     engine_stop(rig->engine);
     pthread_join(rig->thread, NULL);
     engine_free(rig->engine);
+}
+
+static void start(struct rig *rig, const char *url, uint64_t log_size, uint32_t linger_ms,
+                  bool snapshots)
+{
+    memset(rig, 0, sizeof(*rig));
+    rig->url = url;
+    rig->linger_ms = linger_ms;
+    rig->snapshots = snapshots;
+    pthread_mutex_init(&rig->lock, NULL);
+    assert_int_equal(log_create(log_size, &rig->log), 0);
+    start_engine(rig);
+}
+
+void rig_start(struct rig *rig, const char *url, uint64_t log_size, uint32_t linger_ms)
+{
+    start(rig, url, log_size, linger_ms, false);
+}
+
+void rig_start_with_snapshots(struct rig *rig, const char *url, uint64_t log_size)
+{
+    start(rig, url, log_size, 0, true);
+}
+
+void rig_restart(struct rig *rig)
+{
+    stop_engine(rig);
+    start_engine(rig);
+}
+
+void rig_stop(struct rig *rig)
+{
+    char why[256];
+    stop_engine(rig);
     if (log_check(rig->log, why, sizeof(why)) < 0)
         fail_msg("the log: %s", why);
     log_close(rig->log);
@@ -80,28 +113,32 @@ static char *add_answer(struct probe *probe)
     return probe->answers[probe->n_answers++];
 }
 
-static void on_ready(void *arg, const char *channel, size_t len, uint64_t covered_from,
+static void on_ready(void *arg, const struct reader_channel *channel, uint64_t covered_from,
                      uint64_t ready_at)
 {
     struct probe *probe = arg;
-    (void)snprintf(add_answer(probe), 256, "ready %.*s", (int)len, channel);
+    (void)snprintf(add_answer(probe), 256, "ready %.*s", (int)channel->len, channel->name);
     probe->covered_from = covered_from;
     probe->ready_at = ready_at;
+    probe->question = channel->question;
 }
 
-static void on_refused(void *arg, const char *channel, size_t len, enum error_code code,
+static void on_refused(void *arg, const struct reader_channel *channel, enum error_code code,
                        const char *message)
 {
-    (void)snprintf(add_answer(arg), 256, "refused %.*s %s", (int)len, channel, code_text(code));
+    struct probe *probe = arg;
+    (void)snprintf(add_answer(probe), 256, "refused %.*s %s", (int)channel->len, channel->name,
+                   code_text(code));
+    probe->question = channel->question;
 }
 
-static void on_published(void *arg, uint64_t request, enum error_code code, const char *message,
-                         const char *id)
+static void on_published(void *arg, const struct reader_published *answer)
 {
     struct probe *probe = arg;
-    (void)snprintf(add_answer(probe), 256, "published %llu %s", (unsigned long long)request,
-                   code_text(code));
-    (void)snprintf(probe->id, sizeof(probe->id), "%s", id);
+    (void)snprintf(add_answer(probe), 256, "published %llu %s %zu%s",
+                   (unsigned long long)answer->request, code_text(answer->code), answer->index,
+                   answer->in_parts ? " in parts" : "");
+    (void)snprintf(probe->id, sizeof(probe->id), "%s", answer->id);
 }
 
 static void on_source(void *arg, const char *kind, const char *mode, bool durable,
@@ -110,9 +147,26 @@ static void on_source(void *arg, const char *kind, const char *mode, bool durabl
     (void)snprintf(add_answer(arg), 256, "source %s %s%s", kind, mode, durable ? " durable" : "");
 }
 
-static const struct reader_handlers probe_handlers = {
-    .ready = on_ready, .refused = on_refused, .published = on_published, .source = on_source
-};
+static void on_rows(void *arg, const struct reader_rows *part)
+{
+    struct probe *probe = arg;
+    probe->rows = realloc(probe->rows, probe->n_rows + part->len + 1);
+    assert_non_null(probe->rows);
+    if (part->len)
+        memcpy(probe->rows + probe->n_rows, part->data, part->len);
+    probe->n_rows += part->len;
+    probe->rows_len = part->rows_len;
+    probe->until = part->until;
+    if (!part->more)
+        (void)snprintf(add_answer(probe), 256, "rows %llu %s", (unsigned long long)part->request,
+                       code_text(part->code));
+}
+
+static const struct reader_handlers probe_handlers = { .ready = on_ready,
+                                                       .refused = on_refused,
+                                                       .published = on_published,
+                                                       .rows = on_rows,
+                                                       .source = on_source };
 
 int rig_raw(struct rig *rig)
 {
@@ -158,10 +212,22 @@ void probe_look(struct probe *probe)
 
 void probe_subscribe(struct probe *probe, const char *channel)
 {
+    probe_ask(probe, channel, 0);
+}
+
+void probe_ask(struct probe *probe, const char *channel, uint64_t question)
+{
+    const struct reader_channel name = { channel, strlen(channel), question };
     int r;
-    while ((r = reader_subscribe(probe->reader, channel, strlen(channel))) == -EAGAIN)
+    while ((r = reader_subscribe(probe->reader, &name)) == -EAGAIN)
         probe_wait(probe);
     assert_int_equal(r, 0);
+}
+
+void probe_ask_again(struct probe *probe, const char *channel, uint64_t covered_from)
+{
+    const struct reader_channel name = { channel, strlen(channel), 0 };
+    assert_int_equal(reader_resubscribe(probe->reader, &name, covered_from), 0);
 }
 
 void probe_unsubscribe(struct probe *probe, const char *channel)

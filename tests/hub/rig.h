@@ -14,6 +14,9 @@
 /* ---- an engine ---- */
 
 struct rig {
+    const char *url;
+    uint32_t linger_ms;
+    bool snapshots; /* channels "a" and "b" have rows: "SELECT a" and "SELECT b" */
     struct log *log;
     struct engine *engine;
     struct counters counters;
@@ -24,6 +27,9 @@ struct rig {
 
 /* With the scripted sources (fake_source.h). */
 void rig_start(struct rig *rig, const char *url, uint64_t log_size, uint32_t linger_ms);
+/* The engine is replaced by another one on the same log, as of the next source process. */
+void rig_start_with_snapshots(struct rig *rig, const char *url, uint64_t log_size);
+void rig_restart(struct rig *rig);
 void rig_stop(struct rig *rig); /* stops and frees all, checks the log */
 bool rig_has_line(struct rig *rig, const char *part);
 
@@ -31,11 +37,15 @@ bool rig_has_line(struct rig *rig, const char *part);
 
 struct probe {
     struct reader *reader;
-    char answers[64]
-                [256]; /* "ready a", "refused a bad-channel", "published 7 ok l1.2", "source … " */
+    char answers[1024]
+                [256]; /* "ready a", "refused a bad-channel", "published 7 ok 0", "source … " */
     size_t n_answers, n_expected;
     uint64_t covered_from, ready_at; /* of the last ready */
+    uint64_t question;               /* of the last ready or refused */
     char id[256];                    /* of the last published */
+    uint8_t *rows;                   /* of the last "rows NUMBER CODE": all its bytes */
+    size_t n_rows, rows_len;         /* rows_len of them are rows, the rest is offsets */
+    uint64_t until;
     bool gone;
 };
 
@@ -43,6 +53,8 @@ void probe_join(struct probe *probe, struct rig *rig);
 void probe_adopt(struct probe *probe, struct reader *reader);
 void probe_leave(struct probe *probe);
 void probe_subscribe(struct probe *probe, const char *channel);
+void probe_ask(struct probe *probe, const char *channel, uint64_t question);
+void probe_ask_again(struct probe *probe, const char *channel, uint64_t covered_from);
 void probe_unsubscribe(struct probe *probe, const char *channel);
 /* The next answer begins like this, within seconds. */
 void probe_expect(struct probe *probe, const char *answer);

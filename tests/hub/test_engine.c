@@ -153,7 +153,7 @@ static void a_hole_of_one_channel_is_told_once(void **state)
     probe_expect(&one, "source");
     probe_expect(&two, "source");
     uint64_t before = log_indexed(rig.log);
-    assert_int_equal(reader_resubscribe(one.reader, "a", 1, 8), 0);
+    probe_ask_again(&one, "a", 8);
     probe_expect(&one, "ready a");
     uint64_t after = log_indexed(rig.log);
     assert_true(after > before);
@@ -165,14 +165,14 @@ static void a_hole_of_one_channel_is_told_once(void **state)
     assert_int_equal(gap.kind, RECORD_GAP);
     assert_true(gap.off >= one.covered_from);
     assert_true(one.ready_at == after);
-    assert_int_equal(reader_resubscribe(two.reader, "a", 1, 8), 0);
+    probe_ask_again(&two, "a", 8);
     probe_expect(&two, "ready a");
-    assert_int_equal(reader_resubscribe(two.reader, "a", 1, two.covered_from), 0);
+    probe_ask_again(&two, "a", two.covered_from);
     probe_expect(&two, "ready a");
     assert_true(log_indexed(rig.log) == after); /* the record is there for all readers */
     fake_lost("connection-lost");
     probe_expect(&one, "source");
-    assert_int_equal(reader_resubscribe(one.reader, "a", 1, 8), 0); /* a gap of all stands after */
+    probe_ask_again(&one, "a", 8); /* a gap of all stands after */
     probe_expect(&one, "ready a");
     assert_int_equal(log_walk(rig.log, &a, 0, log_indexed(rig.log), offsets, 8), 1);
     probe_leave(&one);

@@ -47,11 +47,11 @@ static void on_due(void *arg, struct interest_reader *reader)
 {
 }
 
-static void on_refused(void *arg, struct interest_reader *reader, struct channel *channel,
-                       enum error_code code, const char *message)
+static void on_refused(void *arg, const struct want *want, enum error_code code,
+                       const char *message)
 {
     assert_int_equal(code, CODE_SOURCE_REFUSED);
-    tell(arg, "refuse", channel->name);
+    tell(arg, "refuse", want->channel->name);
 }
 
 static void on_settled(void *arg)
@@ -99,7 +99,7 @@ static void teardown(struct fixture *f)
 
 static void add(struct fixture *f, int reader, const char *name)
 {
-    assert_int_equal(interest_add(&f->in, &f->readers[reader], name, strlen(name), 0), 0);
+    assert_int_equal(interest_add(&f->in, &f->readers[reader], name, strlen(name), 0, 0), 0);
 }
 
 static void leave(struct fixture *f, int reader, const char *name, int64_t now_ms)
@@ -203,6 +203,44 @@ static void lingering_keeps_coverage_and_ends(void **state)
     ready(&f, "a");
     assert_true(interest_next_due(&f.in, &f.readers[0])->channel->covered_from > covered);
     expect(&f, "ask a");
+    teardown(&f);
+}
+
+/* Readers that came before the source knew. */
+static void a_source_that_turns_out_to_hear_all_covers_everything(void **state)
+{
+    struct fixture f;
+    setup_with(&f, true);
+    add(&f, 0, "a");
+    add(&f, 0, "b");
+    leave(&f, 0, "b", 0);
+    interest_set_on_demand(&f.in, false);
+    assert_int_equal(f.in.n_lingering, 0); /* nobody wants it: forgotten */
+    interest_opened(&f.in);
+    interest_answer(&f.in, true);
+    struct want *w = interest_next_due(&f.in, &f.readers[0]);
+    assert_string_equal(w->channel->name, "a");
+    assert_true(w->channel->covered_from == log_size(f.log));
+    assert_null(interest_next_due(&f.in, &f.readers[0]));
+    expect(&f, "");
+    teardown(&f);
+}
+
+static void a_source_that_turns_out_to_need_channels_is_asked(void **state)
+{
+    struct fixture f;
+    setup_with(&f, false);
+    add(&f, 0, "a");
+    interest_set_on_demand(&f.in, true);
+    interest_set_on_demand(&f.in, true); /* the same is no change */
+    interest_opened(&f.in);
+    interest_answer(&f.in, true);
+    assert_null(interest_next_due(&f.in, &f.readers[0]));
+    expect(&f, "ask a");
+    (void)append(&f);
+    uint64_t head = log_head(f.log);
+    ready(&f, "a");
+    assert_true(interest_next_due(&f.in, &f.readers[0])->channel->covered_from == head);
     teardown(&f);
 }
 
@@ -434,6 +472,8 @@ int main(void)
         cmocka_unit_test(due_answers_wait_when_the_source_is_lost_first),
         cmocka_unit_test(an_answer_that_did_not_fit_comes_first_again),
         cmocka_unit_test(a_source_that_hears_all_is_never_asked),
+        cmocka_unit_test(a_source_that_turns_out_to_hear_all_covers_everything),
+        cmocka_unit_test(a_source_that_turns_out_to_need_channels_is_asked),
         cmocka_unit_test(many_channels_stay_cheap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

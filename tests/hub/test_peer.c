@@ -169,19 +169,20 @@ static void fragments_are_put_together(void **state)
     char *data = malloc(INBOX_PUBLISH_MAX), *body = malloc(INBOX_PUBLISH_MAX + 1024);
     for (size_t i = 0; i < INBOX_PUBLISH_MAX; i++)
         data[i] = (char)(i * 7 >> 5);
+    const struct reader_channel b = { "b", 1, 0 };
     size_t sizes[] = { 0, 1, 32000, 32768, 32769, 100000, INBOX_PUBLISH_MAX };
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         uint64_t at = log_indexed(rig.log);
+        char key[] = { 'k', 'e', (char)('0' + i), '\0' };
         int r;
-        while ((r = reader_publish(probe.reader, i, "a", 1, data, sizes[i], "key", "me")) ==
-               -EAGAIN)
+        while ((r = reader_publish(probe.reader, i, "a", 1, data, sizes[i], key, "me")) == -EAGAIN)
             probe_look(&probe);
         assert_int_equal(r, 0);
         /* other messages may stand between the fragments */
-        while (reader_subscribe(probe.reader, "b", 1) == -EAGAIN)
+        while (reader_subscribe(probe.reader, &b) == -EAGAIN)
             probe_look(&probe);
         char expected[64];
-        (void)snprintf(expected, sizeof(expected), "published %zu ok", i);
+        (void)snprintf(expected, sizeof(expected), "published %zu ok 0", i);
         bool published = false, ready = false;
         while (!published || !ready) {
             struct pollfd p = { .fd = reader_fd(probe.reader),
@@ -201,7 +202,7 @@ static void fragments_are_put_together(void **state)
         assert_int_equal(record.len, sizes[i]);
         assert_int_equal(log_body(rig.log, &record, body), 1);
         assert_memory_equal(record.data, data, sizes[i]);
-        assert_string_equal(record.meta, "key");
+        assert_string_equal(record.meta, key);
     }
     assert_int_equal(reader_publish(probe.reader, 9, "a", 1, data, INBOX_PUBLISH_MAX + 1, NULL,
                                     NULL),

@@ -137,6 +137,22 @@ static void durable_text_reads_back(void **state)
     log_close(log);
 }
 
+static void what_was_parsed_is_written_again(void **state)
+{
+    static const char *const texts[] = { "l1.0", "lffffffffffffffff.ffffffffffffffff",
+                                         "p0.16b3748.2",
+                                         "pffffffffffffffff.ffffffffffffffff.ffffffffffffffff" };
+    char out[POSITION_TEXT_MAX];
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct position p = parsed(texts[i]);
+        assert_int_equal(position_text(out, &p), strlen(texts[i]));
+        assert_string_equal(out, texts[i]);
+    }
+    struct position foreign = parsed("of-another-make");
+    assert_int_equal(position_text(out, &foreign), 0);
+    assert_string_equal(out, "");
+}
+
 /* ---- resuming ---- */
 
 static uint64_t put(struct log *log, const char *channel, uint64_t pos, size_t len)
@@ -332,6 +348,7 @@ int main(void)
         cmocka_unit_test(since_words_parse),
         cmocka_unit_test(local_text_reads_back),
         cmocka_unit_test(durable_text_reads_back),
+        cmocka_unit_test(what_was_parsed_is_written_again),
         cmocka_unit_test(now_and_oldest_are_whole),
         cmocka_unit_test(a_resume_begins_at_the_first_event_missed),
         cmocka_unit_test(the_future_and_strangers_are_gaps),

@@ -168,6 +168,42 @@ static void many_threads_publish_at_once(void **state)
     fw_hub_close(hub);
 }
 
+static void publish_as(struct fw_hub *hub, const char *key, const char *from, const char *text,
+                       int expected)
+{
+    struct fw_error err;
+    const struct fw_publish_options options = { .size = sizeof(options), .key = key, .from = from };
+    assert_int_equal(fw_hub_publish_with(hub, "a", text, strlen(text), &options, PATIENCE_MS, NULL,
+                                         &err),
+                     expected);
+}
+
+static void a_key_makes_a_repeat_harmless(void **state)
+{
+    char key[257];
+    struct fw_hub *hub = open_hub("memory:", RETAIN, 0);
+    struct fw_sub *sub = open_sub(hub, "a");
+    next_step(sub, FW_READY, "a");
+    publish_as(hub, "k", "me", "one", 0);
+    publish_as(hub, "k", "me", "one", 0);
+    publish_as(hub, NULL, NULL, "two", 0);
+    publish_as(hub, NULL, NULL, "two", 0);
+    memset(key, 'k', sizeof(key));
+    key[256] = '\0';
+    publish_as(hub, key, NULL, "x", -EINVAL);
+    publish_as(hub, "", NULL, "x", -EINVAL);
+    publish_as(hub, NULL, key, "x", -EINVAL);
+    key[255] = '\0';
+    publish_as(hub, key, NULL, "three", 0);
+    assert_string_equal(next_step(sub, FW_MESSAGE, "a")->from, "me");
+    next_message(sub, "a", "two");
+    next_message(sub, "a", "two");
+    next_message(sub, "a", "three");
+    nothing_next(sub);
+    fw_sub_close(sub);
+    fw_hub_close(hub);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +212,7 @@ int main(void)
         cmocka_unit_test(large_publishes_take_turns),
         cmocka_unit_test(room_that_never_comes_is_told),
         cmocka_unit_test(many_threads_publish_at_once),
+        cmocka_unit_test(a_key_makes_a_repeat_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

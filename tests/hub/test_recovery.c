@@ -188,7 +188,7 @@ static void repeated_channels_are_covered_or_told(void **state)
     probe_expect_gone(&early);
     probe_leave(&early);
     join(&stage, &early); /* before there is a next one: it waits in the backlog */
-    assert_int_equal(reader_resubscribe(early.reader, "a", 1, covered), 0);
+    probe_ask_again(&early, "a", covered);
     start(&stage);
     probe_expect(&early, "source");
     probe_expect(&early, "ready a");
@@ -200,7 +200,7 @@ static void repeated_channels_are_covered_or_told(void **state)
     assert_int_equal(log_walk(stage.log, &a, 0, log_indexed(stage.log), offsets, 4), 0);
     join(&stage, &late);
     probe_expect(&late, "source");
-    assert_int_equal(reader_resubscribe(late.reader, "b", 1, covered), 0);
+    probe_ask_again(&late, "b", covered);
     probe_expect(&late, "ready b");
     assert_int_equal(log_walk(stage.log, &b, 0, log_indexed(stage.log), offsets, 4), 1);
     assert_true(late.ready_at > offsets[0]);

@@ -129,6 +129,27 @@ static void a_wrong_environment_is_refused_by_its_name(void **state)
     BAD("no tokens", "memory:");
 }
 
+static void hosts_are_names(void **state)
+{
+    struct server_options o;
+    GOOD(&o, "--host", "app.example", "--host=[::1]", "memory:");
+    assert_int_equal(o.settings.hosts.count, 2);
+    assert_string_equal(o.settings.hosts.items[1], "[::1]");
+    server_options_done(&o);
+    GOOD(&o, "--dev", "--host", "app.example");
+    assert_int_equal(o.settings.hosts.count, 4);
+    server_options_done(&o);
+    (void)setenv("FANWIRE_HOST", "a.example b.example", 1);
+    GOOD(&o, "memory:");
+    assert_int_equal(o.settings.hosts.count, 2);
+    server_options_done(&o);
+    (void)unsetenv("FANWIRE_HOST");
+    BAD("--host", "--host", "https://app.example", "memory:");
+    BAD("--host", "--host", "app.example:80", "memory:");
+    BAD("--host", "--host", "::1", "memory:");
+    BAD("--host", "--host", "*.example", "memory:");
+}
+
 static void dev_needs_nothing_and_stays_at_home(void **state)
 {
     struct server_options o;
@@ -267,12 +288,70 @@ static int drop_args(void **state)
     return 0;
 }
 
+/* What a program sets stands between the environment and the command line. */
+static void a_programs_own_source(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *own, *given, *want;
+    } cases[] = {
+        { "memory:own", NULL, "memory:own" },
+        { "memory:own", "memory:given", "memory:given" },
+        { "", NULL, "memory:env" },
+        { NULL, NULL, "memory:env" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct server_options o;
+        struct fw_error err;
+        char name[] = "serve", given[32] = "", own[32] = "";
+        if (cases[i].given)
+            strcpy(given, cases[i].given);
+        if (cases[i].own)
+            strcpy(own, cases[i].own);
+        char *argv[] = { name, given, NULL };
+        setenv("FANWIRE_SOURCE", "memory:env", 1);
+        assert_int_equal(server_options_parse_for(&o, cases[i].own ? own : NULL,
+                                                  cases[i].given ? 2 : 1, argv, &err),
+                         0);
+        assert_string_equal(o.source, cases[i].want);
+        assert_string_equal(own, ""); /* wiped in every case */
+        assert_string_equal(getenv("FANWIRE_SOURCE"), "");
+        server_options_done(&o);
+    }
+}
+
+static void snapshots_are_cut_in_two(void **state)
+{
+    struct server_options o;
+    (void)setenv("FANWIRE_SNAPSHOT", "a=SELECT 1\n\nb=with t as (select 2) table t", 1);
+    GOOD(&o, "sqlite:x");
+    assert_int_equal(o.n_snapshots, 2);
+    assert_string_equal(o.snapshots[0].channel, "a");
+    assert_string_equal(o.snapshots[0].sql, "SELECT 1");
+    server_options_done(&o);
+    (void)unsetenv("FANWIRE_SNAPSHOT");
+    GOOD(&o, "--snapshot", "todos=\n SELECT id = 1 FROM todos ; ", "sqlite:x");
+    assert_int_equal(o.n_snapshots, 1);
+    assert_string_equal(o.snapshots[0].sql, "SELECT id = 1 FROM todos");
+    assert_string_equal(o.settings.snapshots.items[0], "todos");
+    server_options_done(&o);
+    BAD("write CHANNEL=SELECT", "--snapshot", "todos", "sqlite:x");
+    BAD("write CHANNEL=SELECT", "--snapshot", "todos=", "sqlite:x");
+    BAD("write CHANNEL=SELECT", "--snapshot", "todos=DROP TABLE todos", "sqlite:x");
+    BAD("write CHANNEL=SELECT", "--snapshot", "todos=selected", "sqlite:x");
+    BAD("is no channel", "--snapshot", "=SELECT 1", "sqlite:x");
+    BAD("is no channel", "--snapshot", "$fanwire/a=SELECT 1", "sqlite:x");
+    BAD("has two", "--snapshot", "a=SELECT 1", "--snapshot", "a=SELECT 2", "sqlite:x");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(defaults_are_the_documented_ones, clean),
+        cmocka_unit_test_setup(a_programs_own_source, clean),
         cmocka_unit_test_setup(flags_win_over_environment, clean),
         cmocka_unit_test_setup(a_wrong_environment_is_refused_by_its_name, clean),
+        cmocka_unit_test_setup(hosts_are_names, clean),
         cmocka_unit_test_setup(dev_needs_nothing_and_stays_at_home, clean),
         cmocka_unit_test_setup(without_a_source_it_names_the_choices, clean),
         cmocka_unit_test_setup(refuses_bad_values, clean),
@@ -281,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup(mode_becomes_a_parameter_of_the_url, clean),
         cmocka_unit_test_setup(the_secret_leaves_arguments_and_environment, clean),
         cmocka_unit_test_setup(urls_are_shown_without_secrets, clean),
+        cmocka_unit_test_setup(snapshots_are_cut_in_two, clean),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, drop_args);
 }

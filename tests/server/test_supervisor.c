@@ -38,6 +38,7 @@ struct fixture {
     struct shared *shared;
     enum manner manner[N_CHILDREN];
     uint32_t hang_ms;
+    size_t n_last;
     pid_t supervisor;
     int pipe[2]; /* reports */
     FILE *reports;
@@ -82,7 +83,7 @@ static int obey(const struct fixture *f, size_t child, int life_fd)
         struct signalfd_siginfo info;
         if (fds[1].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info) &&
             f->manner[child] != IGNORES_TERM &&
-            atomic_load(&f->shared->ending) >= (child == 0 ? 2 : 1))
+            atomic_load(&f->shared->ending) >= (child < f->n_last ? 2 : 1))
             return EXIT_OK;
     }
 }
@@ -131,6 +132,7 @@ static void launch(struct fixture *f)
     struct supervisor_options options = {
         .logger = &f->logger,
         .n_children = N_CHILDREN,
+        .n_last = f->n_last,
         .drain_ms = 60000,
         .hang_ms = f->hang_ms,
         .arg = f,
@@ -217,6 +219,7 @@ static int set_up(void **state)
     assert_ptr_not_equal(f->shared, MAP_FAILED);
     f->logger = (struct logger){ .fd = open("/dev/null", O_WRONLY | O_CLOEXEC), .level = 0 };
     f->hang_ms = 60000;
+    f->n_last = 1;
     assert_int_equal(pipe2(f->pipe, O_CLOEXEC), 0);
     *state = f;
     return 0;
@@ -261,6 +264,27 @@ static void ends_the_others_first_then_child_0(void **state)
     assert_int_equal(expect(f, "reaped", 0), 0);
     assert_int_equal(exit_code(f), EXIT_OK);
     expect_end(f);
+}
+
+/* Those that end last are restarted while others still need them, and end together. */
+static void ends_some_last(void **state)
+{
+    struct fixture *f = *state;
+    long pids[N_CHILDREN];
+    f->n_last = 2;
+    f->manner[2] = IGNORES_TERM;
+    launch(f);
+    expect_starts(f, pids);
+    assert_int_equal(kill(f->supervisor, SIGTERM), 0);
+    assert_int_equal(expect(f, "ending", 0), 0);
+    assert_int_equal(kill((pid_t)pids[1], SIGKILL), 0);
+    assert_int_equal(expect(f, "reaped", 1), 1);
+    (void)expect(f, "start", 1);
+    assert_int_equal(kill((pid_t)pids[2], SIGKILL), 0);
+    assert_int_equal(expect(f, "reaped", 2), 0);
+    assert_int_equal(expect(f, "ending", 0), 1);
+    expect_end(f);
+    assert_int_equal(exit_code(f), EXIT_OK);
 }
 
 static void is_not_confused_by_signals_to_everybody(void **state)
@@ -393,6 +417,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ends_the_others_first_then_child_0, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(ends_some_last, set_up, tear_down),
         cmocka_unit_test_setup_teardown(is_not_confused_by_signals_to_everybody, set_up, tear_down),
         cmocka_unit_test_setup_teardown(restarts_what_dies_with_growing_delay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(restarts_a_killed_child_at_once, set_up, tear_down),

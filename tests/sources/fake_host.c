@@ -101,9 +101,10 @@ void fw_host_opened(struct fw_host *host, const char *mode, const char *guarante
     snprintf(host->guarantee, sizeof host->guarantee, "%s", guarantee);
 }
 
-void fw_host_hears_all(struct fw_host *host)
+void fw_host_traits(struct fw_host *host, unsigned traits)
 {
-    host->hears_all = true;
+    host->n_traits++;
+    host->traits = traits;
 }
 
 void fw_host_ready(struct fw_host *host, const char *channel, size_t len)
@@ -126,6 +127,12 @@ void fw_host_lost(struct fw_host *host, const char *reason, const char *message)
     host->n_lost++;
     snprintf(host->lost_reason, sizeof host->lost_reason, "%s", reason);
     snprintf(host->lost_message, sizeof host->lost_message, "%s", message);
+}
+
+void fw_host_misconfigured(struct fw_host *host, const char *message)
+{
+    host->n_misconfigured++;
+    fw_host_lost(host, "connection-lost", message);
 }
 
 void fw_host_ended(struct fw_host *host)
@@ -213,6 +220,43 @@ void fw_host_gap(struct fw_host *host, const char *reason, const uint64_t pos[2]
                               .before = host->n_events };
     snprintf(gap->reason, sizeof gap->reason, "%s", reason);
     memcpy(host->log_pos, pos, sizeof host->log_pos);
+}
+
+void fw_host_gauge(struct fw_host *host, enum fw_gauge gauge, uint64_t value)
+{
+    host->gauges[gauge] = value;
+}
+
+void fw_host_mark(struct fw_host *host, const uint64_t pos[2])
+{
+    host->n_marks++;
+    memcpy(host->log_pos, pos, sizeof host->log_pos);
+}
+
+void fw_host_snapshot(struct fw_host *host, uint64_t request, const struct fw_snapshot *snapshot)
+{
+    host->snapshot.n++;
+    host->snapshot.request = request;
+    host->snapshot.code[0] = '\0';
+    host->snapshot.exact = snapshot->contains != NULL;
+    host->snapshot.len = snapshot->len;
+    memcpy(host->snapshot.floor, snapshot->floor, sizeof host->snapshot.floor);
+    size_t shown =
+        snapshot->len < sizeof host->snapshot.rows ? snapshot->len : sizeof host->snapshot.rows - 1;
+    for (size_t i = 0; i < shown; i++)
+        host->snapshot.rows[i] = snapshot->rows[i] ? snapshot->rows[i] : '\n';
+    host->snapshot.rows[shown] = '\0';
+    for (uint64_t i = 0; snapshot->contains && i < 64; i++)
+        host->snapshot.contained[i] = snapshot->contains(snapshot->arg, (uint64_t[2]){ i, 0 }, i);
+}
+
+void fw_host_snapshot_refused(struct fw_host *host, uint64_t request, const char *code,
+                              const char *message)
+{
+    host->snapshot.n++;
+    host->snapshot.request = request;
+    snprintf(host->snapshot.code, sizeof host->snapshot.code, "%s", code);
+    snprintf(host->snapshot.message, sizeof host->snapshot.message, "%s", message);
 }
 
 const char *fw_host_id(struct fw_host *host, const uint64_t pos[2])

@@ -25,7 +25,7 @@ struct fake_gap {
 struct fake_answer {
     uint64_t request;
     const char *code; /* NULL: accepted */
-    char message[600], id[64];
+    char message[900], id[64];
     size_t n_events; /* that had come by then */
 };
 
@@ -45,18 +45,28 @@ struct fw_host {
     uint64_t log_identity, log_pos[2]; /* what the log holds; also what the source makes of it */
     /* what the source has said */
     unsigned n_opened, n_lost, n_refused_events, n_flushes, n_lookups, n_warnings;
-    char mode[32], guarantee[128], lost_reason[32], lost_message[600], log[4096];
+    char mode[32], guarantee[128], lost_reason[32], lost_message[900], log[4096];
     char refused_event[128], refused_channel[300], refused_code[32], refused_message[600];
     char last_ready[300];
-    bool hears_all;
+    unsigned traits, n_traits, n_misconfigured; /* the latter counts as lost, too */
     unsigned n_ready, n_refused, max_unflushed, unflushed;
     struct fake_event *events;
     size_t n_events, cap_events;
     struct fake_gap gaps[16];
-    unsigned n_gaps, n_begun;
+    unsigned n_gaps, n_begun, n_marks;
+    uint64_t gauges[2]; /* by enum fw_gauge */
     uint64_t identity, floor[2]; /* as opened, as begun */
     struct fake_answer *answers;
     size_t n_answers, cap_answers;
+    struct {
+        uint64_t request, floor[2];
+        char rows[4096]; /* with LF for NUL */
+        size_t len;
+        char code[32], message[600]; /* "": answered */
+        bool contained[64];          /* transactions 0 to 63, at position {number, 0} */
+        bool exact;
+        unsigned n;
+    } snapshot;
     /* the loop */
     struct fw_watch *watches;
     struct fw_timer *timers;

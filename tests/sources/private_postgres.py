@@ -3,7 +3,8 @@
 
     with PrivatePostgres() as pg:  pg.psql("select 1");  pg.restart()
 
-    private_postgres.py run COMMAND…      starts one, runs COMMAND with PGHOST, PGPORT, PGDATABASE,
+    private_postgres.py run [--set NAME=VALUE]… COMMAND…
+                                          starts one, runs COMMAND with PGHOST, PGPORT, PGDATABASE,
                                           PGUSER and FANWIRE_TEST_PG (its directory) set, stops it
     private_postgres.py start|stop|crash DIRECTORY   for COMMAND
 
@@ -49,10 +50,12 @@ def _free_port():
 
 
 class PrivatePostgres:
-    def __init__(self, directory=None):
-        """Takes over `directory` of another PrivatePostgres, or makes one of its own."""
+    def __init__(self, directory=None, settings=None):
+        """Takes over `directory` of another PrivatePostgres, or makes one of its own with these
+        settings: {name: value}."""
         self.bin = _bin()
         self.dir = directory
+        self.settings = settings or {}
         if directory:
             with open(directory + "/port") as f:
                 self.port = int(f.read())
@@ -80,6 +83,8 @@ class PrivatePostgres:
             f.write("unix_socket_directories = '%s'\nlisten_addresses = '127.0.0.1'\nport = %d\n"
                     "fsync = off\nmax_connections = 50\nshared_buffers = '16MB'\n"
                     "log_min_messages = fatal\n" % (self.dir, port))
+            for name, value in self.settings.items():
+                f.write("%s = '%s'\n" % (name, value))
         with open(self.dir + "/port", "w") as f:
             f.write(str(port))
 
@@ -153,10 +158,15 @@ class PrivatePostgres:
 
 
 def run(command):
+    settings = {}
+    while command[0] == "--set":
+        name, _, value = command[1].partition("=")
+        settings[name] = value
+        command = command[2:]
     if not _bin():
         print("no Postgres is installed: skipped")
         return SKIP
-    with PrivatePostgres() as pg:
+    with PrivatePostgres(settings=settings) as pg:
         return subprocess.run(command, env=dict(os.environ, **pg.environment)).returncode
 
 

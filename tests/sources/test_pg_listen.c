@@ -153,7 +153,7 @@ static void hears_all_by_itself_with_foreign_off(void **state)
 {
     struct pg_fixture *f = *state;
     pg_fixture_open(f, "?foreign=off");
-    assert_true(f->host->hears_all);
+    assert_int_equal(f->host->traits, 0);
     pg_fixture_sql(f, "SELECT pg_notify('fanwire', E'\\x1e{\"channel\":\"todos\"}\\nheard')");
     expect_event(f, 0, "todos", "heard");
 }
@@ -500,18 +500,6 @@ static void warns_of_sql_ascii(void **state)
     pg_fixture_sql(f, "DROP DATABASE ascii WITH (FORCE)");
 }
 
-static void obeys_the_installed_mode(void **state)
-{
-    struct pg_fixture *f = *state;
-    pg_fixture_sql(f, "CREATE FUNCTION public.fanwire_status() RETURNS TABLE(version int, mode "
-                      "text) LANGUAGE sql AS $$ SELECT 1, 'wal' $$");
-    const char *why = expect_lost(f, "");
-    pg_fixture_sql(f, "DROP FUNCTION public.fanwire_status()");
-    assert_non_null(strstr(why, "for mode \"wal\""));
-    f->host->n_lost = 0;
-    pg_fixture_open(f, "");
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, pg_fixture_setup, pg_fixture_teardown)
 
 int main(void)
@@ -547,7 +535,6 @@ int main(void)
         TEST(opens_through_the_unix_socket),
         TEST(can_be_destroyed_at_any_time),
         TEST(warns_of_sql_ascii),
-        TEST(obeys_the_installed_mode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -169,6 +169,95 @@ static void reports_what_the_server_refuses(void **state)
     pg_fixture_sql(f, "DROP DATABASE latin WITH (FORCE)");
 }
 
+static void publish_batch(struct pg_fixture *f, uint64_t first, const char *const *data, size_t n)
+{
+    struct fw_publish events[1000] = { 0 };
+    for (size_t i = 0; i < n; i++)
+        events[i] = (struct fw_publish){ .request = first + i,
+                                         .channel = "c",
+                                         .channel_len = 1,
+                                         .data = data[i],
+                                         .len = strlen(data[i]) };
+    source_postgres.publish_batch(f->source, events, n);
+}
+
+/* One transaction: what is refused in the middle takes the others of its batch back, no other;
+ * equal events stay as many as there were. */
+static void a_batch_is_published_as_a_whole(void **state)
+{
+    static const char *const good[] = { "same", "same", "same" };
+    static const char *const bad[] = { "one", "日本", "two" };
+    struct pg_fixture *f = *state;
+    pg_fixture_sql(f, "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' "
+                      "LC_CTYPE 'C'");
+    pg_fixture_open(f, "postgres://postgres@127.0.0.1:%PORT%/latin");
+    publish(f, 1, "c", "before");
+    publish_batch(f, 2, good, 3);
+    publish_batch(f, 5, bad, 3);
+    publish(f, 8, "c", "after");
+    (void)expect_answer(f, 7);
+    for (unsigned i = 0; i < 8; i++) {
+        const struct fake_answer *answer = &f->host->answers[i];
+        bool refused = i >= 4 && i < 7;
+        assert_int_equal(answer->request, i + 1);
+        assert_int_equal(answer->code != NULL, refused);
+        if (refused)
+            assert_non_null(strstr(answer->message, "LATIN1"));
+    }
+    RUN_UNTIL(f->host, f->host->n_events == 5);
+    assert_string_equal(f->host->events[0].data, "before");
+    assert_string_equal(f->host->events[3].data, "same");
+    assert_string_equal(f->host->events[4].data, "after");
+    source_postgres.destroy(f->source);
+    f->source = NULL;
+    pg_fixture_sql(f, "DROP DATABASE latin WITH (FORCE)");
+}
+
+static void a_batch_with_one_too_large_is_not_sent(void **state)
+{
+    static char large[9000];
+    const char *const batch[] = { "x", large, "y" };
+    struct pg_fixture *f = *state;
+    memset(large, 'x', sizeof(large) - 1);
+    pg_fixture_source(f, ""); /* not open: how it is published is not known yet */
+    publish_batch(f, 1, batch, 3);
+    source_postgres.open(f->source);
+    (void)expect_answer(f, 2);
+    RUN_UNTIL(f->host, f->host->n_opened == 1);
+    publish_batch(f, 4, batch, 3);
+    publish(f, 7, "c", "after");
+    (void)expect_answer(f, 6);
+    for (unsigned i = 0; i < 6; i++)
+        assert_string_equal(f->host->answers[i].code, "too-large");
+    assert_null(f->host->answers[6].code);
+    RUN_UNTIL(f->host, f->host->n_events == 1);
+    assert_string_equal(f->host->events[0].data, "after");
+}
+
+/* A connection that is lost with part of a batch sent: none of it is sent again. */
+static void a_batch_is_lost_as_a_whole(void **state)
+{
+    static const char *batch[1000];
+    struct pg_fixture *f = *state;
+    for (size_t i = 0; i < 1000; i++)
+        batch[i] = "x";
+    pg_fixture_open(f, "");
+    publish(f, 0, "c", "first");
+    expect_answer(f, 0);
+    publish_batch(f, 1, batch, 1000);
+    publish_batch(f, 1001, batch, 1000); /* waits */
+    terminate_all(f);
+    expect_answer(f, 2000);
+    for (unsigned n = 0; n < 2; n++) {
+        const struct fake_answer *first = &f->host->answers[1 + n * 1000];
+        for (unsigned i = 0; i < 1000; i++) {
+            const struct fake_answer *answer = first + i;
+            assert_int_equal(answer->request, 1 + n * 1000 + i);
+            assert_int_equal(answer->code != NULL, first->code != NULL);
+        }
+    }
+}
+
 static void says_what_became_of_events_when_the_connection_breaks(void **state)
 {
     struct pg_fixture *f = *state;
@@ -223,7 +312,7 @@ static void gives_up_connecting_after_10_s(void **state)
 static void publishes_without_the_listening_connection(void **state)
 {
     struct pg_fixture *f = *state;
-    pg_fixture_source(f, "");
+    pg_fixture_source(f, "?mode=notify");
     publish(f, 1, "c", "x");
     assert_null(expect_answer(f, 0)->code);
 }
@@ -253,7 +342,7 @@ static void gives_up_a_server_that_hangs(void **state)
 {
     struct pg_fixture *f = *state;
     char command[64];
-    pg_fixture_source(f, "");
+    pg_fixture_source(f, "?mode=notify");
     publish(f, 1, "c", "x");
     expect_answer(f, 0);
     int pid = atoi(pg_fixture_sql(f, "select pid from pg_stat_activity where application_name = "
@@ -277,7 +366,7 @@ static void gives_up_a_server_that_hangs(void **state)
 static void answers_everything_when_destroyed(void **state)
 {
     struct pg_fixture *f = *state;
-    pg_fixture_source(f, "");
+    pg_fixture_source(f, "?mode=notify");
     publish(f, 0, "c", "x");
     expect_answer(f, 0);
     for (unsigned i = 1; i <= 300; i++)
@@ -299,6 +388,9 @@ int main(void)
         TEST(knows_the_limit_of_notify),
         TEST(keeps_the_order_of_many),
         TEST(reports_what_the_server_refuses),
+        TEST(a_batch_is_published_as_a_whole),
+        TEST(a_batch_with_one_too_large_is_not_sent),
+        TEST(a_batch_is_lost_as_a_whole),
         TEST(says_what_became_of_events_when_the_connection_breaks),
         TEST(answers_at_once_when_there_is_no_server),
         TEST(gives_up_connecting_after_10_s),

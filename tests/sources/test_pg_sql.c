@@ -1,17 +1,15 @@
 /* The SQL of `fanwire sql postgres` in a private server, heard by the source. SQL_DIR has the
- * files. */
+ * file that removes it. */
 #include "pg_fixture.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *read_file(const char *name)
+static const char *uninstall_sql(void)
 {
     static char sql[32768];
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", SQL_DIR, name);
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(SQL_DIR "/sql_postgres_uninstall.sql", "r");
     assert_non_null(file);
     size_t n = fread(sql, 1, sizeof sql - 1, file);
     fclose(file);
@@ -20,11 +18,11 @@ static const char *read_file(const char *name)
     return sql;
 }
 
-static void run_file(struct pg_fixture *f, const char *name)
+static void run(struct pg_fixture *f, const char *sql)
 {
-    PGresult *result = PQexec(f->admin, read_file(name));
+    PGresult *result = PQexec(f->admin, sql);
     if (PQresultStatus(result) != PGRES_COMMAND_OK)
-        fail_msg("%s: %s", name, PQerrorMessage(f->admin));
+        fail_msg("%s", PQerrorMessage(f->admin));
     PQclear(result);
 }
 
@@ -33,13 +31,13 @@ static int setup(void **state)
     int r = pg_fixture_setup(state);
     struct pg_fixture *f = *state;
     pg_fixture_sql(f, "SET client_min_messages = warning");
-    run_file(f, "sql_postgres.sql");
+    run(f, fw_sql("postgres", NULL));
     return r;
 }
 
 static int teardown(void **state)
 {
-    run_file(*state, "sql_postgres_uninstall.sql");
+    run(*state, uninstall_sql());
     return pg_fixture_teardown(state);
 }
 
@@ -154,19 +152,34 @@ static void serves_ordinary_roles_and_odd_search_paths(void **state)
 static void tells_its_status_and_may_run_again(void **state)
 {
     struct pg_fixture *f = *state;
-    run_file(f, "sql_postgres.sql");
+    run(f, fw_sql("postgres", NULL));
     assert_string_equal(pg_fixture_sql(f, "SELECT s::text FROM fanwire_status() s"),
                         "(1,notify,,postgres)");
 }
 
-static void never_overwrites_a_newer_version_or_another_mode(void **state)
+static void never_overwrites_a_newer_version(void **state)
 {
     struct pg_fixture *f = *state;
-    const char *sql = read_file("sql_postgres.sql");
     pg_fixture_sql(f, "UPDATE fanwire.installation SET version = 2");
-    assert_non_null(strstr(pg_fixture_sql_fails(f, sql), "version 2"));
-    pg_fixture_sql(f, "UPDATE fanwire.installation SET version = 1, mode = 'wal'");
-    assert_non_null(strstr(pg_fixture_sql_fails(f, sql), "mode wal"));
+    assert_non_null(strstr(pg_fixture_sql_fails(f, fw_sql("postgres", NULL)), "version 2"));
+    assert_non_null(strstr(pg_fixture_sql_fails(f, fw_sql("postgres", "wal")), "version 2"));
+}
+
+static void takes_the_place_of_another_mode(void **state)
+{
+    struct pg_fixture *f = *state;
+    for (int i = 0; i < 2; i++) {
+        run(f, fw_sql("postgres", "wal"));
+        assert_string_equal(pg_fixture_sql(f, "SELECT mode FROM fanwire_status()"), "wal");
+        /* Here nobody could read it. */
+        assert_non_null(strstr(pg_fixture_sql_fails(f, "SELECT fanwire_publish('c', 'x')"),
+                               "wal_level is \"replica\""));
+        run(f, fw_sql("postgres", "notify"));
+        assert_string_equal(pg_fixture_sql(f, "SELECT mode FROM fanwire_status()"), "notify");
+    }
+    pg_fixture_open(f, "");
+    pg_fixture_sql(f, "SELECT fanwire_publish('c', 'x')");
+    expect(f, 0, "c", "x");
 }
 
 static void leaves_nothing_behind(void **state)
@@ -175,10 +188,10 @@ static void leaves_nothing_behind(void **state)
     static const char left[] =
         "SELECT (SELECT count(*) FROM pg_proc WHERE proname LIKE 'fanwire%%') + "
         "(SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fanwire%%')";
-    assert_string_equal(pg_fixture_sql(f, left), "5");
-    run_file(f, "sql_postgres_uninstall.sql");
+    assert_string_equal(pg_fixture_sql(f, left), "7");
+    run(f, uninstall_sql());
     assert_string_equal(pg_fixture_sql(f, left), "0");
-    run_file(f, "sql_postgres_uninstall.sql");
+    run(f, uninstall_sql());
 }
 
 static void merges_equal_events_of_a_transaction(void **state)
@@ -205,7 +218,8 @@ int main(void)
         TEST(takes_events_up_to_the_limit),
         TEST(serves_ordinary_roles_and_odd_search_paths),
         TEST(tells_its_status_and_may_run_again),
-        TEST(never_overwrites_a_newer_version_or_another_mode),
+        TEST(never_overwrites_a_newer_version),
+        TEST(takes_the_place_of_another_mode),
         TEST(leaves_nothing_behind),
         TEST(merges_equal_events_of_a_transaction),
     };

@@ -65,10 +65,26 @@ static void takes_its_own_parameters_out(void **state)
     assert_false(url.foreign);
     assert_string_equal(url.ignored, "");
     assert_string_equal(option(&url, "sslmode"), "require");
+    assert_string_equal(url.mode, "notify");
     assert_int_equal(url.connect_timeout_ms, 3000);
     pg_url_done(&url);
     parse("postgres://h/d?mode=auto&foreign=on", &url);
     assert_true(url.foreign);
+    assert_string_equal(url.mode, "");
+    pg_url_done(&url);
+    parse("postgres://h/d?mode=wal", &url); /* known, whether or not this build has it */
+    assert_string_equal(url.mode, "wal");
+    pg_url_done(&url);
+    parse("postgres://h/d?mode=outbox", &url);
+    assert_string_equal(url.mode, "outbox");
+    assert_false(url.keep_given);
+    pg_url_done(&url);
+    parse("postgres://h/d?keep-for=90m", &url);
+    assert_true(url.keep_given);
+    assert_int_equal(url.keep_ms, 5400000);
+    pg_url_done(&url);
+    parse("postgres://h/d?keep-for=all", &url);
+    assert_true(url.keep_ms == UINT64_MAX);
     pg_url_done(&url);
 }
 
@@ -162,12 +178,14 @@ static void refuses_what_is_wrong(void **state)
         { "mysql://h/d", "not a Postgres URL" },
         { "postgresqlx://h/d", "not a Postgres URL" },
         { "+x://h/d", "not a Postgres URL" },
-        { "postgres://h/d?mode=wal", "mode=wal is not in this version" },
-        { "postgres://h/d?mode=outbox", "mode=outbox is not in this version" },
         { "postgres://h/d?mode=Notify", "unknown mode \"Notify\"" },
         { "postgres://h/d?mode=", "unknown mode \"\"" },
         { "postgres://h/d?mode", "unknown mode \"\"" },
         { "postgres://h/d?foreign=1", "unknown foreign=\"1\"" },
+        { "postgres://h/d?keep-for=", "keep-for= in the Postgres URL: write a duration" },
+        { "postgres://h/d?keep-for=10", "keep-for=10 in" },
+        { "postgres://h/d?keep-for=3651d", "keep-for=3651d in" },
+        { "postgres://h/d?keep-for=1h%20", "keep-for=1h%20 in" },
         { "postgres://h/d?service=x", "service=" },
         { "postgres://h/d?sinec=1", "invalid URI query parameter: \"sinec\"" },
         { "postgres://h/d?sslmode", "missing key/value separator" },

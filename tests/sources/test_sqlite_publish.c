@@ -114,6 +114,69 @@ static void a_trigger_may_refuse_one(void **state)
     sqlite_fixture_expect(f, 0, (const char *const[]){ "good", "good too", NULL });
 }
 
+static void publish_batch(struct sqlite_fixture *f, uint64_t first, const char *const *data,
+                          size_t n)
+{
+    struct fw_publish events[1000] = { 0 };
+    for (size_t i = 0; i < n; i++)
+        events[i] = (struct fw_publish){ .request = first + i,
+                                         .channel = "c",
+                                         .channel_len = 1,
+                                         .data = data[i],
+                                         .len = strlen(data[i]) };
+    source_sqlite.publish_batch(f->source, events, n);
+}
+
+/* What is refused takes the others of its batch back, wherever it stands, and no other publish. */
+static void a_batch_is_stored_as_a_whole(void **state)
+{
+    static const char *const good[] = { "one", "two", "three" };
+    static const char *const bad[3][3] = { { "bad", "x", "x" },
+                                           { "x", "bad", "x" },
+                                           { "x", "x", "bad" } };
+    struct sqlite_fixture *f = *state;
+    sqlite_fixture_install(f);
+    sqlite_fixture_sql(f, "CREATE TRIGGER no BEFORE INSERT ON fanwire_outbox WHEN new.payload = "
+                          "'bad' BEGIN SELECT raise(ABORT, 'not this one'); END");
+    sqlite_fixture_open(f, "");
+    publish(f, 0, "c", "before");
+    for (unsigned i = 0; i < 3; i++)
+        publish_batch(f, 1 + 3 * i, bad[i], 3);
+    publish_batch(f, 10, good, 3);
+    publish(f, 13, "c", "after");
+    RUN_UNTIL(f->host, f->host->n_answers == 14);
+    for (unsigned i = 0; i < 14; i++) {
+        const struct fake_answer *answer = &f->host->answers[i];
+        bool refused = i >= 1 && i < 10;
+        assert_int_equal(answer->request, i);
+        assert_int_equal(answer->code != NULL, refused);
+        if (refused)
+            assert_non_null(strstr(answer->message, "not this one"));
+    }
+    sqlite_fixture_expect(f, 0,
+                          (const char *const[]){ "before", "one", "two", "three", "after", NULL });
+}
+
+static void a_batch_waits_for_a_lock_as_a_whole(void **state)
+{
+    static const char *batch[1000];
+    struct sqlite_fixture *f = *state;
+    for (size_t i = 0; i < 1000; i++)
+        batch[i] = "x";
+    sqlite_fixture_open(f, "");
+    sqlite_fixture_sql(f, "BEGIN IMMEDIATE; INSERT INTO fanwire_outbox (channel, payload) VALUES "
+                          "('c', 'theirs')");
+    publish_batch(f, 0, batch, 1000);
+    host_run_ms(f->host, 300);
+    assert_int_equal(f->host->n_answers, 0);
+    sqlite_fixture_sql(f, "COMMIT");
+    RUN_UNTIL(f->host, f->host->n_answers == 1000);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_int_equal(f->host->answers[i].request, i);
+        assert_null(f->host->answers[i].code);
+    }
+}
+
 static void waits_for_a_lock(void **state)
 {
     struct sqlite_fixture *f = *state;
@@ -194,6 +257,8 @@ int main(void)
         TEST(stores_any_bytes),
         TEST(many_at_once),
         TEST(a_trigger_may_refuse_one),
+        TEST(a_batch_is_stored_as_a_whole),
+        TEST(a_batch_waits_for_a_lock_as_a_whole),
         TEST(waits_for_a_lock),
         TEST(a_lock_that_lasts_is_told),
         TEST(refused_where_it_can_only_be_read),

@@ -1,0 +1,152 @@
+-- fanwire for Postgres, notify mode, version 1 (Postgres 12 or later).
+--
+-- Install or upgrade:  fanwire sql postgres | psql -1 -v ON_ERROR_STOP=1 "$DATABASE_URL"
+-- Remove:              fanwire sql postgres --uninstall | psql -1 -v ON_ERROR_STOP=1 "$DATABASE_URL"
+--
+-- Run it as a role that may create functions in schema public; run it again at will, also where the
+-- SQL of another mode is installed: tables that are watched stay watched. Every role may use what it
+-- installs:
+--
+--   SELECT fanwire_publish('todos', '{"op":"insert","id":7}');         -- text, json or jsonb
+--   SELECT fanwire_publish('todos', to_jsonb(t), key => 'abc', client => 'k3x9') FROM todos t;
+--   SELECT * FROM fanwire_status();
+--
+-- An event is delivered when the transaction commits, and never if it does not. An event takes at
+-- most 7999 bytes together with its channel. Two events with the same channel and payload in one
+-- transaction are delivered as one: Postgres merges equal notifications.
+
+CREATE SCHEMA IF NOT EXISTS fanwire;
+COMMENT ON SCHEMA fanwire IS 'Internals of fanwire; use public.fanwire_publish() and public.fanwire_status()';
+GRANT USAGE ON SCHEMA fanwire TO PUBLIC;
+
+CREATE TABLE IF NOT EXISTS fanwire.installation (
+    singleton    boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    version      integer NOT NULL,
+    mode         text NOT NULL,
+    slot         text,
+    installed_by text NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE fanwire.installation IS 'What of fanwire is installed in this database; one row';
+GRANT SELECT ON fanwire.installation TO PUBLIC;
+
+DO $fanwire$
+DECLARE
+    installed fanwire.installation;
+BEGIN
+    SELECT * INTO installed FROM fanwire.installation;
+    IF installed.version > 1 THEN
+        RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed.version
+            USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
+    ELSIF installed.mode <> 'notify' THEN
+        PERFORM pg_notify('fanwire', 'installed'); -- who reads in another mode looks again
+    END IF;
+END
+$fanwire$;
+
+INSERT INTO fanwire.installation (version, mode, slot, installed_by)
+VALUES (1, 'notify', NULL, current_user)
+ON CONFLICT (singleton) DO UPDATE
+SET version = excluded.version, mode = excluded.mode, slot = excluded.slot,
+    installed_by = excluded.installed_by, installed_at = now();
+
+CREATE OR REPLACE FUNCTION public.fanwire_publish(
+    channel text, payload text, key text DEFAULT NULL, client text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    channel_bytes integer := octet_length(convert_to(channel, 'UTF8'));
+    event text;
+BEGIN
+    IF channel IS NULL OR channel_bytes NOT BETWEEN 1 AND 255 THEN
+        RAISE EXCEPTION 'fanwire_publish: a channel name has 1 to 255 bytes, this one %',
+            coalesce(channel_bytes || ' bytes', 'is null')
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF channel COLLATE "C" ~ E'[\\x01-\\x1f\\x7f]' THEN
+        RAISE EXCEPTION 'fanwire_publish: a channel name contains no control characters: %',
+            to_json(channel)
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF left(channel, 9) = '$fanwire/' THEN
+        RAISE EXCEPTION 'fanwire_publish: channel names beginning with $fanwire/ are reserved'
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF payload IS NULL THEN
+        RAISE EXCEPTION 'fanwire_publish: the payload is null'
+            USING ERRCODE = 'null_value_not_allowed',
+                  HINT = 'Publish an empty text or the JSON value null.';
+    END IF;
+    event := chr(30)
+        || json_strip_nulls(json_build_object('channel', channel, 'key', key, 'from', client))::text
+        || chr(10) || payload;
+    IF octet_length(event) > 7999 THEN
+        RAISE EXCEPTION 'fanwire_publish: in notify mode an event has at most 7999 bytes, this one % (payload %)',
+            octet_length(event), octet_length(payload)
+            USING ERRCODE = 'program_limit_exceeded',
+                  HINT = 'Publish a reference and let readers fetch the rest, or use fanwire''s outbox or wal mode, which have no such limit.';
+    END IF;
+    PERFORM pg_notify('fanwire', event);
+END
+$fanwire$;
+
+CREATE OR REPLACE FUNCTION public.fanwire_publish(
+    channel text, payload jsonb, key text DEFAULT NULL, client text DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
+
+CREATE OR REPLACE FUNCTION public.fanwire_publish(
+    channel text, payload json, key text DEFAULT NULL, client text DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
+
+CREATE OR REPLACE FUNCTION public.fanwire_status()
+RETURNS TABLE (version integer, mode text, slot text, installed_by text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+    SELECT i.version, i.mode, i.slot, i.installed_by FROM fanwire.installation i
+$fanwire$;
+
+COMMENT ON FUNCTION public.fanwire_publish(text, text, text, text) IS
+    'Publishes an event to a fanwire channel when this transaction commits';
+COMMENT ON FUNCTION public.fanwire_publish(text, jsonb, text, text) IS
+    'Publishes an event to a fanwire channel when this transaction commits';
+COMMENT ON FUNCTION public.fanwire_publish(text, json, text, text) IS
+    'Publishes an event to a fanwire channel when this transaction commits';
+COMMENT ON FUNCTION public.fanwire_status() IS 'What of fanwire is installed in this database';
+
+GRANT EXECUTE ON FUNCTION public.fanwire_publish(text, text, text, text),
+    public.fanwire_publish(text, jsonb, text, text),
+    public.fanwire_publish(text, json, text, text), public.fanwire_status() TO PUBLIC;
+
+-- A row's change (fanwire_watch() below). One that is too large for NOTIFY carries the key and
+-- "partial":true instead; the writer's statement never fails for it.
+-- (All arguments with their types: no function that somebody else adds to schema public fits better.)
+CREATE OR REPLACE FUNCTION fanwire.publish_row(channel text, event jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    room integer := 7999 - 2 - octet_length(json_build_object('channel', channel)::text);
+    identity jsonb := event - 'row' - 'old' || '{"partial": true}';
+BEGIN
+    IF octet_length(channel) NOT BETWEEN 1 AND 255 OR left(channel, 9) = '$fanwire/'
+       OR channel COLLATE "C" ~ E'[\\x01-\\x1f\\x7f]' THEN
+        RAISE WARNING 'fanwire_watch: a change of % has no valid channel and is not published: %',
+            event ->> 'table', left(to_json(channel)::text, 300);
+    ELSIF octet_length(event::text) <= room THEN
+        PERFORM public.fanwire_publish(channel, event::text, NULL::text, NULL::text);
+    ELSIF octet_length(identity::text) <= room THEN
+        PERFORM public.fanwire_publish(channel, identity::text, NULL::text, NULL::text);
+    ELSE
+        PERFORM public.fanwire_publish(channel, (identity - 'key')::text, NULL::text, NULL::text);
+    END IF;
+END
+$fanwire$;
+GRANT EXECUTE ON FUNCTION fanwire.publish_row(text, jsonb) TO PUBLIC;
+

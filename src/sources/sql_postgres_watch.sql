@@ -1,0 +1,220 @@
+
+-- Row changes: SELECT fanwire_watch('todos', 'todos:{list_id}');
+--
+-- From then on each INSERT, UPDATE and DELETE of the table publishes, when its transaction commits,
+--   {"op":"update","table":"public.todos","key":{"id":7},"row":{…},"old":{…},"tx":"7413"}
+-- to the channel that the template makes of the row: {column} stands for the column's value. An
+-- update that moves a row to another channel is told to both. What an event costs, and what becomes
+-- of one that is too large, is the mode's: fanwire.publish_row().
+--
+-- A table may have any number of templates; each is told. The same template again replaces its own
+-- columns only. SELECT * FROM fanwire.watched lists them, fanwire_unwatch('todos', 'todos:{list_id}')
+-- ends one, fanwire_unwatch('todos') all.
+
+CREATE OR REPLACE FUNCTION fanwire.channel_of(template text, changed jsonb)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+    SELECT CASE WHEN bool_and(part[2] IS NULL OR changed ->> part[2] IS NOT NULL)
+                THEN string_agg(coalesce(part[1], changed ->> part[2]), '' ORDER BY place) END
+    FROM regexp_matches(template, '([^{}]+)|\{([^{}]+)\}', 'g') WITH ORDINALITY AS p(part, place)
+$fanwire$;
+COMMENT ON FUNCTION fanwire.channel_of(text, jsonb) IS
+    'The channel of a row by its template; null where a column that it names is null';
+
+CREATE OR REPLACE FUNCTION fanwire.columns_of(changed jsonb, columns text[])
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+    SELECT CASE WHEN columns IS NULL THEN changed
+                ELSE (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(changed) e
+                      WHERE e.key = ANY (columns)) END
+$fanwire$;
+
+-- Arguments: template, columns, key columns (both as text[]; '' = none), the table's name.
+CREATE OR REPLACE FUNCTION fanwire.on_change()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    template text := TG_ARGV[0];
+    columns text[] := nullif(TG_ARGV[1], '');
+    keys text[] := nullif(TG_ARGV[2], '');
+    event jsonb := jsonb_build_object('op', lower(TG_OP), 'table', TG_ARGV[3],
+                                      'tx', txid_current()::text);
+    new_row jsonb;
+    old_row jsonb;
+    new_channel text;
+    old_channel text;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        IF template !~ '\{' THEN
+            PERFORM fanwire.publish_row(template, event);
+        END IF;
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        new_row := to_jsonb(NEW);
+        new_channel := fanwire.channel_of(template, new_row);
+        event := event || jsonb_build_object('row', fanwire.columns_of(new_row, columns));
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        old_row := to_jsonb(OLD);
+        old_channel := fanwire.channel_of(template, old_row);
+        event := event || jsonb_build_object('old', fanwire.columns_of(old_row, columns));
+    END IF;
+    IF keys IS NOT NULL THEN
+        event := event || jsonb_build_object(
+            'key', fanwire.columns_of(coalesce(new_row, old_row), keys));
+    END IF;
+    IF new_channel IS NOT NULL THEN
+        PERFORM fanwire.publish_row(new_channel, event);
+    END IF;
+    IF old_channel IS NOT NULL AND old_channel IS DISTINCT FROM new_channel THEN
+        PERFORM fanwire.publish_row(old_channel, event);
+    END IF;
+    RETURN NULL;
+END
+$fanwire$;
+
+-- What is watched. In this mode the triggers are the truth: they go with their table, and whoever
+-- may make them may watch. Their arguments stand in tgargs, each with a zero byte at its end; encode()
+-- writes that as \000 and a backslash as two, here made \134 lest two and "000" look like a zero.
+CREATE OR REPLACE FUNCTION fanwire.trigger_argument(arguments bytea, place integer)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+    SELECT convert_from(decode(split_part(
+        replace(encode(arguments, 'escape'), repeat(chr(92), 2), chr(92) || '134'),
+        chr(92) || '000', place + 1), 'escape'), getdatabaseencoding())
+$fanwire$;
+
+-- Partitions have copies of their parent's triggers: those are not theirs to drop.
+CREATE OR REPLACE VIEW fanwire.watch_triggers AS
+    SELECT t.tgrelid::regclass AS tbl, fanwire.trigger_argument(t.tgargs, 0) AS channel,
+           nullif(fanwire.trigger_argument(t.tgargs, 1), '')::text[] AS columns,
+           t.tgname AS name, (t.tgtype & 1) = 1 AS for_rows
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgfoid = 'fanwire.on_change'::regproc
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = t.oid
+                        AND d.deptype = 'P');
+
+CREATE OR REPLACE VIEW fanwire.watched AS
+    SELECT tbl, channel, columns FROM fanwire.watch_triggers WHERE for_rows;
+COMMENT ON VIEW fanwire.watched IS
+    'What fanwire_watch() has set up: a row for each table and template';
+
+-- Ends the watch with this template, or (null) all of the table; whether there was one.
+CREATE OR REPLACE FUNCTION fanwire.drop_triggers(tbl regclass, channel text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    trigger_name name;
+    found_one boolean := false;
+BEGIN
+    FOR trigger_name IN SELECT w.name FROM fanwire.watch_triggers w WHERE w.tbl = drop_triggers.tbl
+        AND (drop_triggers.channel IS NULL OR w.channel = drop_triggers.channel)
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, tbl);
+        found_one := true;
+    END LOOP;
+    RETURN found_one;
+END
+$fanwire$;
+
+DROP FUNCTION IF EXISTS public.fanwire_unwatch(regclass); -- an earlier form
+CREATE OR REPLACE FUNCTION public.fanwire_unwatch(tbl regclass, channel text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+BEGIN
+    IF NOT fanwire.drop_triggers(tbl, channel) THEN
+        RAISE NOTICE 'fanwire_unwatch: % is not watched%', tbl,
+            coalesce(' as ' || to_json(channel)::text, '');
+    END IF;
+END
+$fanwire$;
+
+-- The triggers' names are made of the template, so that each template has its own.
+CREATE OR REPLACE FUNCTION public.fanwire_watch(
+    tbl regclass, channel text, columns text[] DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    name text := fanwire.check_watch(tbl, channel, columns);
+    keys text[];
+    arguments text;
+BEGIN
+    SELECT array_agg(a.attname::text ORDER BY a.attnum) INTO keys
+    FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+    WHERE i.indrelid = tbl AND i.indisprimary;
+
+    PERFORM fanwire.drop_triggers(tbl, channel);
+    arguments := format('%L, %L, %L, %L', channel, coalesce(columns::text, ''),
+                        coalesce(keys::text, ''), name);
+    EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s '
+                   'FOR EACH ROW EXECUTE FUNCTION fanwire.on_change(%s)',
+                   'fanwire_row_' || md5(channel), tbl, arguments);
+    EXECUTE format('CREATE TRIGGER %I AFTER TRUNCATE ON %s '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION fanwire.on_change(%s)',
+                   'fanwire_truncate_' || md5(channel), tbl, arguments);
+END
+$fanwire$;
+
+-- Triggers that an earlier form of this SQL made, one template for each table, get their new names.
+DO $fanwire$
+DECLARE
+    old record;
+BEGIN
+    FOR old IN SELECT * FROM fanwire.watch_triggers WHERE name = 'fanwire_row' LOOP
+        BEGIN
+            PERFORM public.fanwire_watch(old.tbl, old.channel, old.columns);
+        EXCEPTION WHEN insufficient_privilege OR undefined_column THEN
+            RAISE WARNING 'the triggers of % stay as they are: %', old.tbl, SQLERRM
+                USING HINT = 'Call fanwire_watch() for this table as its owner.';
+        END;
+    END LOOP;
+END
+$fanwire$;
+
+COMMENT ON FUNCTION public.fanwire_watch(regclass, text, text[]) IS
+    'Publishes each change of the table''s rows to the channel that the template makes of the row';
+COMMENT ON FUNCTION public.fanwire_unwatch(regclass, text) IS
+    'Ends what fanwire_watch() began: one template of the table, or all';
+GRANT SELECT ON fanwire.watch_triggers, fanwire.watched TO PUBLIC;
+GRANT EXECUTE ON FUNCTION fanwire.channel_of(text, jsonb), fanwire.columns_of(jsonb, text[]),
+    fanwire.on_change(), fanwire.trigger_argument(bytea, integer), fanwire.drop_triggers(regclass, text),
+    public.fanwire_watch(regclass, text, text[]), public.fanwire_unwatch(regclass, text) TO PUBLIC;
+
+-- What was watched in wal mode goes on by triggers.
+DO $fanwire$
+DECLARE
+    other record;
+BEGIN
+    IF to_regclass('fanwire.watching') IS NULL THEN
+        RETURN;
+    END IF;
+    FOR other IN EXECUTE 'SELECT w.relation::regclass AS tbl, w.channel, w.columns, w.identity '
+        'FROM fanwire.watching w JOIN pg_catalog.pg_class c ON c.oid = w.relation '
+        'WHERE w.ended IS NULL ORDER BY w.id'
+    LOOP
+        PERFORM public.fanwire_watch(other.tbl, other.channel, other.columns);
+        IF other.identity IS NOT NULL THEN
+            PERFORM fanwire.set_identity(other.tbl, other.identity);
+        END IF;
+    END LOOP;
+    DROP PUBLICATION IF EXISTS fanwire;
+    DROP TABLE fanwire.watching;
+    DROP FUNCTION fanwire.set_identity(regclass, "char"), fanwire.make_identity(regclass, text);
+END
+$fanwire$;
