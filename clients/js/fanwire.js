@@ -321,15 +321,15 @@ class Core {
             c.on = OFF;
             c.solo = c.es = undefined;
         }
-        const denied = code >= 4000 && code < 4100;
-        const why = denied ? "denied" : "connection-lost";
-        const error = { type: "error", code: why, message: reason };
+        const final = code >= 4000 && code < 4100;
+        const why = final ? "denied" : "connection-lost";
+        const cause = { type: "error", code: why, message: reason };
         publishes.forEach((p, ref) =>
-            (denied || p.sent && !p.payload.key) && this.onok({ ...error, ref }));
-        if (denied) {
-            this.denial = error;
-            channels.forEach(c => this.refuse(c, error));
-            return this.report("denied");
+            (final || p.sent && !p.payload.key) && this.onok({ ...cause, ref }));
+        if (final) {
+            this.denial = cause;
+            channels.forEach(c => this.refuse(c, cause));
+            return this.report(why);
         }
         if (alive && !(code >= 4100)) this.fails = 0;
         const delay = alive && code >= 4200 && !this.fails ? 0 : backoff(this.fails);
@@ -522,7 +522,7 @@ class Live {
         navigator.locks.request(name, () => this.shut || new Promise(release => {
             this.over.signal.addEventListener("abort", release);
             then();
-        }));
+        })).catch(() => this.core || this.alone()); // forbidden, as is all that tabs share
     }
 
     post(...m) {

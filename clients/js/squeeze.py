@@ -10,8 +10,8 @@ from collections import Counter
 # Never seen from outside: no option, nothing of the platform, no field of a message (also between
 # tabs, which may have loaded different versions).
 INTERNAL = """
-    alive alone answer apply argument at attend backoff begin bytes c channels core Core count delay
-    denial denied done drop elect end ended es everyone fails failure flush fresh gone heard held
+    alive alone answer apply argument at attend backoff begin bytes c cause channels core Core count delay
+    denial denied done drop elect end ended es everyone fails failure final flush fresh gone heard held
     here hold lead listen Live loaded loads lost one open options others over owner p pass patience
     plain pos post posted present publishes queue ready receive refs refuse refused release reload
     report retry seen sent settings shut sockets solo step stir sub subs Subscription tab take tell
@@ -58,7 +58,7 @@ def squeeze(text):
     spoken = set(re.findall(r"\w+", strings))
     names = [name for name in dict.fromkeys(INTERNAL) if name in used and name not in spoken]
     names.sort(key=lambda name: -used[name])
-    letters = "etaoinsrlcduhmpgfbvwyxkzjq"  # measured: those that the rest has often compress best
+    letters = "etadncsrimobkpljfyugvhqwzx"  # measured: the order that compresses best
     letters += letters.upper()
     pairs = map("".join, itertools.product(letters, letters))
     free = (name for name in itertools.chain(letters, pairs)

@@ -94,13 +94,15 @@ static void stop(void *arg)
  * nothing has to be listened to by name (foreign=off). */
 static int set_source(struct fw_server *server, const char *store, struct fw_error *err)
 {
-    char *source;
     bool sqlite = strncmp(store, "sqlite:", 7) == 0;
     const char *more = sqlite ? "" : strchr(store, '?') ? "&foreign=off" : "?foreign=off";
-    if (asprintf(&source, "%s%s", store, more) < 0) {
+    size_t size = strlen(store) + strlen(more) + 1;
+    char *source = malloc(size); /* asprintf() would leave pieces in freed memory */
+    if (!source) {
         (void)snprintf(err->message, sizeof(err->message), "out of memory");
         return -1;
     }
+    (void)snprintf(source, size, "%s%s", store, more);
     int r = fw_server_set(server, "source", source, err);
     explicit_bzero(source, strlen(source));
     free(source);

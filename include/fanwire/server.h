@@ -19,8 +19,8 @@
  * fw_server_run() the program must be single-threaded and hold no database connection open: what
  * a handler needs is opened by its application's start(). All memory that the program holds before
  * fw_server_run() is in the workers too, which talk to anybody: they forget the source's URL by
- * themselves, the program's own secrets only where fw_application.secret names them. Link with libfanwire-server, which
- * contains libfanwire. */
+ * themselves, the program's own secrets only where fw_application.secret names them. Link with
+ * libfanwire-server, which contains libfanwire. */
 #ifndef FANWIRE_SERVER_H
 #define FANWIRE_SERVER_H
 
@@ -51,9 +51,9 @@ struct fw_application {
     /* After the last handler has returned, when the server ends. Not called after a crash. */
     void (*stop)(void *arg);
     void *arg;
-    /* A text that handlers alone need, as a database's URL with its password: overwritten with zeros
-     * in every process but the supervisor and the application's, where start() may read it. Other
-     * copies of it are the program's to wipe before fw_server_run(). NULL: none. Borrowed. */
+    /* A text that handlers alone need, as a database's URL with its password: overwritten with
+     * zeros in every process but the supervisor and the application's, where start() may read it.
+     * Other copies of it are the program's to wipe before fw_server_run(). NULL: none. Borrowed. */
     char *secret;
 };
 
@@ -76,9 +76,10 @@ FW_API int fw_server_application(struct fw_server *server, const struct fw_appli
                                  struct fw_error *err);
 
 /* Serves fixed bytes at `path` ("/", "/app.js"), from the workers themselves: with an ETag, and 304
- * for who has it, and X-Frame-Options: SAMEORIGIN, so that foreign pages cannot frame it. A page at "/" takes the place of the one of --dev. Returns 0, -EINVAL (bad path or
- * type), -EEXIST (the path is taken) or -ENOMEM. Ownership: `data` is borrowed until
- * fw_server_free(), path and type are copied. Thread: setup. */
+ * for who has it, and X-Frame-Options: SAMEORIGIN, so that foreign pages cannot frame it. A page at
+ * "/" takes the place of the one of --dev. Returns 0, -EINVAL (bad path or type), -EEXIST (the path
+ * is taken) or -ENOMEM. Ownership: `data` is borrowed until fw_server_free(), path and type are
+ * copied. Thread: setup. */
 FW_API int fw_server_asset(struct fw_server *server, const char *path, const char *type,
                            const void *data, size_t len, struct fw_error *err);
 
@@ -92,9 +93,9 @@ FW_API int fw_server_asset(struct fw_server *server, const char *path, const cha
 FW_API int fw_server_route(struct fw_server *server, const char *method, const char *path,
                            fw_handler_fn *handler, void *arg, struct fw_error *err);
 
-/* A stream at `path`: WebSocket, or SSE where a GET says "Accept: text/event-stream"; other requests
- * for the same path go to its routes. It first gets the messages that the handler gives it, then
- * each event of `channel`, in which {name} stands for the path's: "/api/todos/{id}/" with
+/* A stream at `path`: WebSocket, or SSE where a GET says "Accept: text/event-stream"; other
+ * requests for the same path go to its routes. It first gets the messages that the handler gives
+ * it, then each event of `channel`, in which {name} stands for the path's: "/api/todos/{id}/" with
  * "todos:{id}". Bare payloads, as of /ws/CHANNEL. The handler is called once the source has
  * confirmed the channel: what it then reads from the database and hands to fw_request_message()
  * misses nothing that the stream does not bring, events that it contains already may come again.
@@ -120,7 +121,7 @@ FW_API void fw_server_log(struct fw_server *server, int level, const char *event
 /* ---- what was asked. Borrowed until the request is taken back; strings are NUL-terminated ---- */
 
 FW_API const char *fw_request_method(const struct fw_request *request); /* "GET" */
-FW_API const char *fw_request_path(const struct fw_request *request); /* as sent, without query */
+FW_API const char *fw_request_path(const struct fw_request *request);   /* as sent, without query */
 /* The path's {name}, percent-decoded; NULL: the route has none of this name. */
 FW_API const char *fw_request_param(const struct fw_request *request, const char *name);
 /* The query's first value of this name, decoded; NULL: none. */
@@ -139,8 +140,8 @@ FW_API int fw_request_add_header(struct fw_request *request, const char *name, c
 
 /* Answers and takes the request back, in every case. `type`: Content-Type, NULL for none; the body,
  * at most 16 MiB, is copied. On a stream it is the refusal: a WebSocket is closed with 4001 (401),
- * 4003 (403), 4129 (429), 4000 (other 4xx) or 1011, the body its reason; an EventSource, which gives
- * up for good on any other status, gets 5xx as 200 with `retry:` and the event `closing`.
+ * 4003 (403), 4129 (429), 4000 (other 4xx) or 1011, the body its reason; an EventSource, which
+ * gives up for good on any other status, gets 5xx as 200 with `retry:` and the event `closing`.
  * Returns 0, -EINVAL (status not 200–599), -EMSGSIZE or -ENOMEM (the client got 500 instead), or
  * -EPIPE (nobody is there to have it). */
 FW_API int fw_request_answer(struct fw_request *request, unsigned status, const char *type,
@@ -157,7 +158,8 @@ FW_API int fw_request_problem(struct fw_request *request, unsigned status, const
 FW_API int fw_request_message(struct fw_request *request, const void *data, size_t len);
 
 /* Streams only: sends the messages, then the channel's events, and takes the request back. Returns
- * 0, -EINVAL (no stream: the request is still yours), -ENOMEM (the client was refused) or -EPIPE. */
+ * 0, -EINVAL (no stream: the request is still yours), -ENOMEM (the client was refused) or -EPIPE.
+ */
 FW_API int fw_request_accept(struct fw_request *request);
 
 #ifdef __cplusplus

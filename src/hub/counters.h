@@ -31,7 +31,7 @@ struct counters {
     _Atomic uint64_t gaps[N_REASONS];
     _Atomic uint64_t resumes_complete, resumes_gap;
     _Atomic uint64_t publishes[N_CODES]; /* by HTTP and WebSocket together */
-    _Atomic uint64_t calls[N_CODES]; /* requests for the application, by outcome */
+    _Atomic uint64_t calls[N_CODES];     /* requests for the application, by outcome */
     _Atomic uint64_t calls_waiting;
     _Atomic uint64_t latency[N_LATENCY_BUCKETS], latency_sum_us;
     _Atomic uint64_t events_ingested, turns, tail_bytes;

@@ -23,9 +23,9 @@ struct engine_options {
     struct log *log;                              /* writable; borrowed for the engine's life */
     uint32_t linger_ms;                           /* default 60,000 when 0 */
     bool patient; /* readers are a server's workers: a durable source waits for them (pace.h) */
-    const struct engine_snapshot *snapshots;      /* borrowed for the engine's life */
+    const struct engine_snapshot *snapshots; /* borrowed for the engine's life */
     size_t n_snapshots;
-    struct counters *counters;                    /* borrowed; NULL: the engine's own */
+    struct counters *counters; /* borrowed; NULL: the engine's own */
     int listen_fd; /* readers' SOCK_SEQPACKET listener, borrowed; -1: engine_adopt() only */
     bool (*peer_allowed)(void *arg, pid_t pid); /* NULL: all of this user */
     /* `text` is a sentence; that of the event "opened" is mode=… guarantee="…". */

@@ -7,8 +7,8 @@
  *
  * A patient source is durable, so what it does not read now is kept for it, and its readers are
  * workers of a server, slow for having many clients to send to: with 1,000 clients a worker takes
- * less than a megabyte of the log a second, on a busy machine much less. It waits for one that moves
- * every 5 s and reads 64 KiB in 5 s of waiting. */
+ * less than a megabyte of the log a second, on a busy machine much less. It waits for one that
+ * moves every 5 s and reads 64 KiB in 5 s of waiting. */
 #ifndef HUB_PACE_H
 #define HUB_PACE_H
 

@@ -11,9 +11,10 @@
  * event can be appended before the query was asked for and yet not be in its rows (a transaction is
  * in the stream a moment before others see it), so where the query began is no bound; `floor` is,
  * the source's word that everything up to there is in the rows. Where the log has been overwritten
- * up to beyond the floor, only what came since the question matters: the rest is older than the
- * whole log, and no transaction takes that long from its commit to being seen (one that waits for a
- * synchronous standby might; its clients are told a gap when it comes to that).
+ * beyond the floor (a transaction is open that is older than the whole log), the search begins at
+ * the log's tail: what stood before it and is not in the rows would be of a transaction whose
+ * commit has been in the stream for as long as the log reaches back and is still not seen by
+ * others. Only one that waits so long for a synchronous standby is like that.
  *
  * A source that cannot tell what the rows contain is joined by time: everything after the question
  * comes after the rows. There the channel must have been heard before the question was put, so who

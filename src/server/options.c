@@ -161,9 +161,11 @@ static int append_parameter(char **source, const char *name, const char *value,
     const char *rest = after_credentials(*source), *fragment = rest + strcspn(rest, "#");
     size_t before = (size_t)(fragment - *source);
     const char *joint = memchr(rest, '?', (size_t)(fragment - rest)) ? "&" : "?";
-    char *url;
-    if (asprintf(&url, "%.*s%s%s=%s%s", (int)before, *source, joint, name, value, fragment) < 0)
+    size_t size = strlen(*source) + strlen(name) + strlen(value) + sizeof("?=");
+    char *url = malloc(size); /* asprintf() would leave pieces in freed memory */
+    if (!url)
         return error_set(err, -ENOMEM, "out of memory");
+    (void)snprintf(url, size, "%.*s%s%s=%s%s", (int)before, *source, joint, name, value, fragment);
     explicit_bzero(*source, strlen(*source));
     free(*source);
     *source = url;

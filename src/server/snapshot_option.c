@@ -41,7 +41,7 @@ int snapshot_option_parse(char *text, const struct engine_snapshot *others, size
     const char *sql = equals ? trim(equals + 1) : "";
     size_t len = equals ? (size_t)(equals - text) : strlen(text);
     (void)text_escape(shown, sizeof(shown), text, len);
-    if (!is_query(sql))
+    if (!equals || !is_query(sql))
         return error_set(err, -EINVAL,
                          "--snapshot: write CHANNEL=SELECT …, for example --snapshot "
                          "'todos=SELECT id, title FROM todos'; what begins with \"%s\" is none",

@@ -45,7 +45,7 @@ struct pg_mode {
     unsigned traits;
     bool needs_sql; /* nothing works before fanwire's SQL for this mode is installed */
     struct pg_publish_form publish;
-    struct pg_join join; /* rows to its events */
+    struct pg_join join;             /* rows to its events */
     struct pg_session_events events; /* `arg` is the reader */
     /* Makes the reader; all are borrowed for its life. No I/O. NULL: out of memory. */
     struct pg_reader *(*create)(struct pg_session *session, const struct pg_server *server,

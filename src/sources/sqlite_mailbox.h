@@ -15,15 +15,15 @@
 #define MAILBOX_BYTES (4u << 20) /* of events that wait for the loop; then the thread waits */
 
 enum sqlite_note_kind {
-    NOTE_LOG,     /* level, event, text */
-    NOTE_START,   /* identity: how does the log go on with it? mailbox_answer_start() */
-    NOTE_BEGIN,   /* identity, id: the floor */
-    NOTE_EVENTS,  /* batch, history */
-    NOTE_GAP,     /* id: whole again after it; history */
-    NOTE_OPENED,  /* identity */
-    NOTE_ANSWERS, /* answers */
+    NOTE_LOG,      /* level, event, text */
+    NOTE_START,    /* identity: how does the log go on with it? mailbox_answer_start() */
+    NOTE_BEGIN,    /* identity, id: the floor */
+    NOTE_EVENTS,   /* batch, history */
+    NOTE_GAP,      /* id: whole again after it; history */
+    NOTE_OPENED,   /* identity */
+    NOTE_ANSWERS,  /* answers */
     NOTE_SNAPSHOT, /* request; rows, id: the newest event that they contain; or code, text */
-    NOTE_LOST,    /* text */
+    NOTE_LOST,     /* text */
 };
 
 struct sqlite_note {

@@ -26,12 +26,12 @@ struct sqlite_outbox {
     bool was_there; /* the file existed once: it is not made again */
     unsigned made;  /* by the last opening */
     uint64_t identity;
-    int64_t newest;  /* id of the newest row there ever was, as of the last state */
-    int64_t changed; /* PRAGMA data_version at the last look */
+    int64_t newest;      /* id of the newest row there ever was, as of the last state */
+    int64_t changed;     /* PRAGMA data_version at the last look */
     int64_t deadline_ms; /* statements are interrupted then; 0: never */
-    uint64_t salt;   /* names the stream where the file can't */
-    char id[64];     /* of fanwire_meta */
-    char error[512]; /* of the last failure, for people */
+    uint64_t salt;       /* names the stream where the file can't */
+    char id[64];         /* of fanwire_meta */
+    char error[512];     /* of the last failure, for people */
 };
 
 /* Opens the file, makes what is missing, reads the state. All return ≥ 0, or

@@ -416,7 +416,8 @@ static void wait_us(struct sqlite_reader *r, int64_t us)
 static int64_t patience_us(const struct sqlite_reader *r)
 {
     int64_t us = sqlite_watch_wait_us(&r->watch, clock_monotonic_us());
-    bool again = r->waiting.first || r->snapshot || r->locked_ms || r->prune_ms <= clock_monotonic_ms();
+    bool again =
+        r->waiting.first || r->snapshot || r->locked_ms || r->prune_ms <= clock_monotonic_ms();
     return again && us > AGAIN_US ? AGAIN_US : us;
 }
 

@@ -29,7 +29,8 @@ void send_control(struct worker *w, struct conn *c, const char *name, const stru
 
 const char *worker_place(struct worker *w, uint64_t off)
 {
-    /* A place that could not be found, for the log was just being recovered, is looked for again. */
+    /* A place that could not be found, for the log was just being recovered, is looked for again.
+     */
     if (w->place.off != off || !off || w->place.id[0] == 'l')
         (void)position_write_place(w->place.id, w->log, off);
     w->place.off = off;

@@ -203,7 +203,7 @@ def test_all_at_once(t, kind):
 def test_those_that_are_meant(t, kind):
     """What others have done since is left alone."""
     todo = Todo(t, kind)
-    a, b, c = (todo.add(title, completed=True)["id"] for title in ("a", "b", "c"))
+    a, b, c = (todo.add(title, completed=True, created=n)["id"] for n, title in enumerate("abc"))
     equal(todo.api("PUT", b + "/", {"completed": False}).status, 200)
     answer = todo.api("DELETE", "", {"ids": [a, b, "gone"]})
     equal((answer.status, answer.body), (204, b""))
@@ -592,6 +592,8 @@ def holds(pid, secret):
                 begin, end = (int(part, 16) for part in region[0].split("-"))
                 if "r" not in region[1] or region[-1] in ("[vvar]", "[vsyscall]"):
                     continue
+                if end - begin > 1 << 30:
+                    continue  # a sanitizer's
                 try:
                     memory.seek(begin)
                     if secret in memory.read(end - begin):
@@ -605,8 +607,8 @@ def holds(pid, secret):
 
 def test_workers_do_not_hold_the_password(t):
     """They talk to anybody; the source and the application need it."""
-    todo = Todo(t, url="postgres://user:s3cr3t-word@127.0.0.1:1/nope", database=SqliteFile(t),
-                up=False)
+    todo = Todo(t, None, "--mode", "notify", database=SqliteFile(t), up=False,
+                url="postgres://user:s3cr3t-word@127.0.0.1:1/nope")
     eventually(todo.application_pid, 10, "the application runs")
     equal(todo.api("GET").status, 503, "it has been used")
     held = {title: holds(pid, b"s3cr3t-word") for pid, title in todo.server.titles().items()}

@@ -54,7 +54,7 @@ struct fw_host {
     size_t n_events, cap_events;
     struct fake_gap gaps[16];
     unsigned n_gaps, n_begun, n_marks;
-    uint64_t gauges[2]; /* by enum fw_gauge */
+    uint64_t gauges[2];          /* by enum fw_gauge */
     uint64_t identity, floor[2]; /* as opened, as begun */
     struct fake_answer *answers;
     size_t n_answers, cap_answers;
