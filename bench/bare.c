@@ -1,259 +1,44 @@
-/* What fan-out costs at the least: a WebSocket server that does nothing else. Lines from standard
- * input become text frames, each framed once, and the same bytes go to every client by a plain loop
- * of send(2). All complete lines of one read go out together, one send per client.
- *
- * It knows no channels, keeps nothing, and gives up when a client is too slow: it is the yardstick
- * of the benchmark, not a server. Usage: bare; prints "port N", ends at the end of its input. */
+/* The bare send loop (bare_loop.h) with lines of standard input as events: all complete lines of
+ * one read go out together. Usage: bare; prints "port N", ends at the end of its input. */
+#include "bare_loop.h"
+
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <openssl/evp.h>
-#include <openssl/sha.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#define HEAD_MAX   2048
 #define READ_MAX   (64u << 10)
-#define LINE_BYTES UINT16_MAX     /* the longest line */
-#define FRAMES_MAX (4 * READ_MAX) /* bytes of one send */
-#define EVENTS_MAX 256
+#define LINE_BYTES 65535 /* the longest line */
 
-/* A client whose request is not complete yet. */
-struct pending {
+struct input {
+    struct bare *bare;
     size_t len;
-    char head[HEAD_MAX];
-};
-
-struct bare {
-    int epoll, listener;
-    struct pending **pending; /* by descriptor; NULL: none, or upgraded already */
-    int *fds;                 /* upgraded clients */
-    size_t n_fds;
-    size_t *slot; /* by descriptor: its place in fds */
-    size_t line_len;
     char lines[LINE_BYTES + READ_MAX];
-    uint8_t frames[FRAMES_MAX];
 };
 
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
+static void read_lines(void *arg)
 {
-    va_list args;
-    va_start(args, format);
-    (void)fputs("bare: ", stderr);
-    (void)vfprintf(stderr, format, args);
-    (void)fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static void watch(const struct bare *b, int fd, uint32_t events)
-{
-    struct epoll_event ev = { .events = events, .data.fd = fd };
-    if (epoll_ctl(b->epoll, EPOLL_CTL_ADD, fd, &ev) < 0)
-        fail("epoll_ctl: %s", strerror(errno));
-}
-
-/* ---- clients ---- */
-
-static void drop(struct bare *b, int fd)
-{
-    if (b->pending[fd]) {
-        free(b->pending[fd]);
-        b->pending[fd] = NULL;
-    } else {
-        int last = b->fds[--b->n_fds];
-        b->fds[b->slot[fd]] = last;
-        b->slot[last] = b->slot[fd];
-    }
-    close(fd);
-}
-
-static void accept_all(struct bare *b)
-{
-    int on = 1, fd;
-    while ((fd = accept4(b->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        if (!(b->pending[fd] = calloc(1, sizeof(struct pending))))
-            fail("out of memory");
-        watch(b, fd, EPOLLIN | EPOLLRDHUP);
-    }
-    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-        fail("accept: %s", strerror(errno));
-}
-
-/* RFC 6455, 4.2.2: base64 of the SHA-1 of the key and a constant. */
-static void accept_key(const char *key, size_t len, char out[32])
-{
-    char text[256];
-    uint8_t digest[SHA_DIGEST_LENGTH];
-    int n = snprintf(text, sizeof(text), "%.*s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", (int)len, key);
-    SHA1((const uint8_t *)text, (size_t)n, digest);
-    EVP_EncodeBlock((uint8_t *)out, digest, sizeof(digest));
-}
-
-static void upgrade(struct bare *b, int fd, const char *head)
-{
-    static const char field[] = "\r\nSec-WebSocket-Key:";
-    const char *key = strcasestr(head, field);
-    key = key ? key + strlen(field) + strspn(key + strlen(field), " ") : NULL;
-    size_t len = key ? strcspn(key, " \r") : 0;
-    if (len == 0 || len > 64) {
-        drop(b, fd);
-        return;
-    }
-    char accepted[32], response[256];
-    accept_key(key, len, accepted);
-    int n = snprintf(response, sizeof(response),
-                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                     "Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-                     accepted);
-    if (send(fd, response, (size_t)n, MSG_NOSIGNAL) != n) {
-        drop(b, fd);
-        return;
-    }
-    free(b->pending[fd]);
-    b->pending[fd] = NULL;
-    b->slot[fd] = b->n_fds;
-    b->fds[b->n_fds++] = fd;
-}
-
-static void read_client(struct bare *b, int fd)
-{
-    struct pending *p = b->pending[fd];
-    char ignored[1024];
-    ssize_t n = p ? recv(fd, p->head + p->len, HEAD_MAX - 1 - p->len, 0)
-                  : recv(fd, ignored, sizeof(ignored), 0);
-    if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR))
-            drop(b, fd);
-        return;
-    }
-    if (!p)
-        return; /* whatever a client says is of no interest here */
-    p->len += (size_t)n;
-    if (strstr(p->head, "\r\n\r\n"))
-        upgrade(b, fd, p->head);
-    else if (p->len == HEAD_MAX - 1)
-        drop(b, fd);
-}
-
-/* ---- events ---- */
-
-/* An unmasked, unfragmented text frame: RFC 6455, 5.2. */
-static size_t put_frame(uint8_t *to, const char *line, size_t len)
-{
-    size_t head = len < 126 ? 2 : 4;
-    to[0] = 0x81;
-    to[1] = len < 126 ? (uint8_t)len : 126;
-    if (head == 4) {
-        to[2] = (uint8_t)(len >> 8);
-        to[3] = (uint8_t)len;
-    }
-    memcpy(to + head, line, len);
-    return head + len;
-}
-
-static void send_to_all(const struct bare *b, const uint8_t *frames, size_t len)
-{
-    for (size_t i = 0; i < b->n_fds; i++) {
-        if (send(b->fds[i], frames, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
-            fail("a client did not take it all; the load is above what this server is for");
-    }
-}
-
-static void read_events(struct bare *b)
-{
-    ssize_t n = read(STDIN_FILENO, b->lines + b->line_len, READ_MAX);
+    struct input *in = arg;
+    ssize_t n = read(STDIN_FILENO, in->lines + in->len, READ_MAX);
     if (n == 0)
         exit(0);
     if (n < 0)
-        fail("standard input: %s", strerror(errno));
-    size_t end = b->line_len + (size_t)n, at = 0, out = 0;
-    for (char *nl; (nl = memchr(b->lines + at, '\n', end - at)); at = (size_t)(nl - b->lines) + 1) {
-        size_t len = (size_t)(nl - b->lines) - at;
-        if (len > LINE_BYTES)
-            fail("a line of more than %d bytes", LINE_BYTES);
-        if (out + len + 4 > sizeof(b->frames)) {
-            send_to_all(b, b->frames, out);
-            out = 0;
-        }
-        out += put_frame(b->frames + out, b->lines + at, len);
-    }
-    send_to_all(b, b->frames, out);
-    b->line_len = end - at;
-    if (b->line_len > LINE_BYTES)
-        fail("a line of more than %d bytes", LINE_BYTES);
-    memmove(b->lines, b->lines + at, b->line_len);
-}
-
-/* ---- start ---- */
-
-static size_t raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        fail("getrlimit: %s", strerror(errno));
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    return limit.rlim_cur;
-}
-
-static void open_listener(struct bare *b)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(address);
-    b->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (b->listener < 0 || bind(b->listener, (struct sockaddr *)&address, len) < 0 ||
-        listen(b->listener, SOMAXCONN) < 0 ||
-        getsockname(b->listener, (struct sockaddr *)&address, &len) < 0)
-        fail("cannot listen: %s", strerror(errno));
-    (void)printf("port %u\n", ntohs(address.sin_port));
-    (void)fflush(stdout);
-}
-
-static struct bare *start(void)
-{
-    struct bare *b = calloc(1, sizeof(*b));
-    size_t max_fds = raise_descriptor_limit();
-    if (b) {
-        b->pending = calloc(max_fds, sizeof(struct pending *));
-        b->fds = calloc(max_fds, sizeof(int));
-        b->slot = calloc(max_fds, sizeof(size_t));
-    }
-    if (!b || !b->pending || !b->fds || !b->slot)
-        fail("out of memory");
-    b->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (b->epoll < 0)
-        fail("epoll_create1: %s", strerror(errno));
-    open_listener(b);
-    watch(b, b->listener, EPOLLIN);
-    watch(b, STDIN_FILENO, EPOLLIN);
-    return b;
+        bare_fail("standard input: %s", strerror(errno));
+    size_t end = in->len + (size_t)n, at = 0;
+    for (char *nl; (nl = memchr(in->lines + at, '\n', end - at)); at = (size_t)(nl - in->lines) + 1)
+        bare_put(in->bare, in->lines + at, (size_t)(nl - in->lines) - at);
+    bare_flush(in->bare);
+    in->len = end - at;
+    if (in->len > LINE_BYTES)
+        bare_fail("a line of more than %d bytes", LINE_BYTES);
+    memmove(in->lines, in->lines + at, in->len);
 }
 
 int main(void)
 {
-    struct bare *b = start();
-    for (;;) {
-        struct epoll_event events[EVENTS_MAX];
-        int n = epoll_wait(b->epoll, events, EVENTS_MAX, -1);
-        for (int i = 0; i < n; i++) {
-            int fd = events[i].data.fd;
-            if (fd == b->listener)
-                accept_all(b);
-            else if (fd == STDIN_FILENO)
-                read_events(b);
-            else
-                read_client(b, fd);
-        }
-    }
+    struct input *in = calloc(1, sizeof(*in));
+    if (!in)
+        bare_fail("out of memory");
+    in->bare = bare_new();
+    bare_run(in->bare, STDIN_FILENO, read_lines, in);
 }

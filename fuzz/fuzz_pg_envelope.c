@@ -23,7 +23,7 @@ static void send_again(const struct fw_source_event *event)
     require(strlen((char *)b.data) == b.len - 1); /* it has to travel as a C string */
     require(!pg_envelope_parse((char *)b.data, b.len - 1, &again));
     require(again.event.channel_len == event->channel_len);
-    require(same_text(again.event.channel, event->channel));
+    require(!memcmp(again.event.channel, event->channel, event->channel_len));
     require(same_text(again.event.key, event->key));
     require(same_text(again.event.from, event->from));
     require(again.event.len == event->len);

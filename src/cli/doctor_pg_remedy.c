@@ -17,6 +17,7 @@ struct provider {
     const char *logical[2];  /* the setting that means wal_level=logical there, and its value */
     const char *set;         /* a command with the setting's name and value, NULL: by hand */
     const char *set_advice;  /* about it */
+    const char *fixed;       /* a setting that cannot be set there; NULL */
     const char *restart;     /* a command, NULL: happens by itself or by hand */
     const char *replication; /* SQL that gives %s the right to replicate */
     const char *direct;      /* how to go round its pooler */
@@ -62,6 +63,7 @@ static const struct provider providers[] = {
       .set = "az postgres flexible-server parameter set --resource-group GROUP --server-name "
              "SERVER --name %s --value %s",
       .set_advice = "GROUP and SERVER are the names in Azure.",
+      .fixed = "max_slot_wal_keep_size",
       .restart = "az postgres flexible-server restart --resource-group GROUP --name SERVER",
       .replication = "ALTER ROLE %s REPLICATION",
       .direct = "Use port 5432; 6432 is PgBouncer." },
@@ -193,6 +195,11 @@ static void remedy_in_cloud(const struct exam *exam, struct finding *finding, co
 {
     const struct provider *p = exam->provider;
     bool logical = !strcmp(name, "wal_level");
+    if (p->fixed && !strcmp(name, p->fixed)) {
+        finding_detail(finding, "On %s it cannot be set: watch the disk, and what slots keep.",
+                       p->name);
+        return;
+    }
     finding_detail(finding, "On %s: %s", p->name, p->set_advice);
     if (p->set) {
         struct buf command = buf_make(COMMAND_MAX);

@@ -34,8 +34,11 @@ static void look_at_level(struct exam *exam, const PGresult *facts)
     remedy_setting(exam, f, "wal_level", "logical", "logical", true);
 }
 
-static void look_at_role(struct exam *exam)
+/* Managed databases may give the right by another role: where the role's own attribute does not say
+ * so, the attempt does. */
+static void look_at_role(struct exam *exam, bool works)
 {
+    exam->replication |= works;
     if (exam->replication) {
         (void)report_add(exam->report, LEVEL_OK, "replication-role", "the role may replicate");
         return;
@@ -93,11 +96,17 @@ static void look_at_limit(struct exam *exam, const PGresult *facts)
 /* ---- the replication connection ---- */
 
 /* Proves it: the right, a free sender, pg_hba.conf, and that no pooler refuses it. */
-static void try_replication(struct exam *exam)
+static PGresult *try_replication(struct exam *exam, struct exam_failure *failure)
 {
-    struct exam_failure failure = { 0 };
-    PGconn *conn = exam_open_again(exam->url, exam->conn, "replication", "database", &failure);
-    PGresult *result = conn ? exam_query(conn, "IDENTIFY_SYSTEM", &failure) : NULL;
+    PGconn *conn = exam_open_again(exam->url, exam->conn, "replication", "database", failure);
+    PGresult *result = conn ? exam_query(conn, "IDENTIFY_SYSTEM", failure) : NULL;
+    PQfinish(conn);
+    return result;
+}
+
+static void report_replication(struct exam *exam, const PGresult *result,
+                               const struct exam_failure *failure)
+{
     struct finding *f =
         report_add(exam->report, result ? LEVEL_OK : exam_level(exam, MODE_WAL), "replication",
                    result ? "a replication connection works"
@@ -106,13 +115,11 @@ static void try_replication(struct exam *exam)
         finding_text(f, "system", exam_field(result, 0, "systemid"));
         finding_text(f, "timeline", exam_field(result, 0, "timeline"));
     } else {
-        finding_quote(f, failure.text);
+        finding_quote(f, failure->text);
         if (exam->pooled)
             finding_detail(f, "Most poolers pass none on: use the server's own address.");
     }
     exam->replication &= result != NULL;
-    PQclear(result);
-    PQfinish(conn);
 }
 
 /* ---- slots ---- */
@@ -262,6 +269,34 @@ static void look_at_publication(struct exam *exam)
     PQclear(r);
 }
 
+/* The publication is what the log tells by, fanwire.watching how it is told. */
+static void look_at_watched(struct exam *exam)
+{
+    if (exam->mode != MODE_WAL || !exam->installed)
+        return;
+    PGresult *r = exam_ask(
+        exam, "what is watched",
+        "SELECT w.tbl::text AS name, w.channel, c.oid IS NOT NULL AS there "
+        "FROM fanwire.watching w LEFT JOIN pg_class c ON c.oid = w.tbl "
+        "WHERE w.ended IS NULL AND (c.oid IS NULL OR NOT EXISTS (SELECT FROM pg_publication p "
+        "JOIN pg_publication_rel m ON m.prpubid = p.oid "
+        "WHERE p.pubname = 'fanwire' AND m.prrelid = w.tbl)) ORDER BY 1, 2 LIMIT 100");
+    for (int row = 0; r && row < PQntuples(r); row++) {
+        bool there = exam_field_true(r, row, "there");
+        struct finding *f =
+            report_add(exam->report, LEVEL_WARNING, "watched", "%s %s, watched as %s, is %s",
+                       there ? "the table" : "a table, number", exam_field(r, row, "name"),
+                       exam_field(r, row, "channel"),
+                       there ? "not in the publication fanwire" : "gone");
+        finding_detail(f, "Its changes are not told.");
+        if (there)
+            finding_detail(f, "Its owner puts it there again by fanwire_watch().");
+        else
+            finding_detail(f, "A table that was made anew under its name is to be watched anew.");
+    }
+    PQclear(r);
+}
+
 void exam_wal(struct exam *exam)
 {
     static const char sql[] =
@@ -280,8 +315,14 @@ void exam_wal(struct exam *exam)
         (void)report_add(exam->report, exam_level(exam, MODE_WAL), "wal-version",
                          "mode wal needs PostgreSQL 14");
     look_at_level(exam, facts);
-    look_at_role(exam);
+    struct exam_failure failure = { 0 };
+    bool try =
+        exam_field_number(facts, 0, "max_wal_senders") > exam_field_number(facts, 0, "senders");
+    PGresult *identity = try ? try_replication(exam, &failure) : NULL;
+    bool granted = exam->replication;
+    look_at_role(exam, identity != NULL);
     look_at_publication(exam);
+    look_at_watched(exam);
     look_at_slots(exam);
     bool has_own = look_at_node(exam);
     exam->free_slot =
@@ -289,9 +330,9 @@ void exam_wal(struct exam *exam)
     exam->free_sender = look_at_room(exam, facts, "senders", "max_wal_senders", "WAL senders",
                                      exam_field_number(facts, 0, "own") > 0);
     look_at_limit(exam, facts);
-    if (exam->replication && exam->free_sender &&
-        exam_field_number(facts, 0, "max_wal_senders") > 0)
-        try_replication(exam);
+    if (try && (granted || identity))
+        report_replication(exam, identity, &failure);
+    PQclear(identity);
     PQclear(facts);
 }
 

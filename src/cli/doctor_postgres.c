@@ -18,7 +18,7 @@
 #define VERSION_MIN    120000
 #define VERSION_OUTBOX 130000
 #define VERSION_WAL    140000
-#define CONNECTIONS    3 /* that fanwire opens at most */
+#define CONNECTIONS    4 /* that fanwire opens at most */
 
 const char *const exam_modes[N_MODES] = { "notify", "outbox", "wal" };
 

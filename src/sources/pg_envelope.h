@@ -17,7 +17,7 @@ int pg_envelope_write(struct buf *b, const struct fw_publish *publish);
 int pg_envelope_write_nth(struct buf *b, const struct fw_publish *publish, unsigned nth);
 
 struct pg_envelope {
-    struct fw_source_event event; /* borrows from the text and from below */
+    struct fw_source_event event; /* borrows from the text, where no NUL follows, and from below */
     json_t *head;
     void *decoded;
 };

@@ -273,11 +273,15 @@ static int take_watching(struct pg_rows *rows, const struct pg_table *t, const s
 {
     struct buf b = buf_make(1 << 20);
     struct pg_watch_row row;
-    bool delete = m->kind == PG_DELETE;
-    int r = read_watch(t, delete ? &rows->old : &rows->row, &b, &row);
-    if (r == 0 && delete)
-        pg_watching_remove(&rows->watching, &row);
-    else if (r == 0)
+    int r = 0;
+    if (m->old_kind) { /* deleted, or its table's number has changed */
+        r = read_watch(t, &rows->old, &b, &row);
+        if (r == 0)
+            pg_watching_remove(&rows->watching, &row);
+    }
+    if (r == 0 && m->kind != PG_DELETE)
+        r = read_watch(t, &rows->row, &b, &row);
+    if (r == 0 && m->kind != PG_DELETE)
         r = pg_watching_put(&rows->watching, &row, false);
     buf_done(&b);
     return r == -ENOMEM ? r : 0; /* a row that nobody but fanwire_watch() writes */

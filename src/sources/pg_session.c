@@ -282,7 +282,9 @@ static void on_connected(void *arg)
 
 static void on_failed(void *arg, const char *message)
 {
-    pg_session_lose(arg, message);
+    struct pg_session *s = arg;
+    if (!s->events->failed || !s->events->failed(s->arg, message))
+        pg_session_lose(s, message);
 }
 
 static const struct pg_link_events link_events = { on_connected, on_failed, on_io };

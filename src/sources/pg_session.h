@@ -14,6 +14,9 @@
 /* What happens on a connected session. NULL: not minded. Each may query, reopen or lose it. */
 struct pg_session_events {
     void (*connected)(void *arg); /* by pg_session_open() or pg_session_reopen() */
+    /* It could not connect; NULL, or false: the session is lost for that. True: it was given up
+     * here, with more to say. */
+    bool (*failed)(void *arg, const char *message);
     /* A result of the query; borrowed. One that failed is not passed. */
     void (*result)(void *arg, const PGresult *result);
     /* The query has ended (see `failed`), or has become a copy stream (see `streaming`), or the

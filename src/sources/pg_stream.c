@@ -73,8 +73,6 @@ static void confirm(struct pg_stream *s)
         s->confirmed = lsn;
         put_status(s, lsn, false);
     }
-    uint64_t kept = s->received > s->confirmed ? s->received - s->confirmed : 0;
-    fw_host_gauge(s->host, FW_GAUGE_RETAINED_BYTES, s->durable ? kept : 0);
 }
 
 static void on_timer(void *arg)
@@ -125,6 +123,8 @@ static void take_message(struct pg_stream *s, const struct pg_output *m)
 {
     struct pg_envelope envelope = { 0 };
     const char *why = NULL;
+    if (s->arrived && !strcmp(m->prefix, "fanwire.installed"))
+        pg_session_lose(s->session, "another mode was installed: asking again");
     if (strcmp(m->prefix, "fanwire") != 0)
         return;
     if (!m->transactional || !s->in_transaction) {
@@ -265,8 +265,7 @@ int pg_stream_init(struct pg_stream *s, struct pg_session *session, const char *
 {
     size_t event_max = fw_host_event_max(session->host);
     *s = (struct pg_stream){ .session = session, .host = session->host, .guarantee = guarantee };
-    s->durable = retain_for_ms >= 0;
-    if (s->durable)
+    if (retain_for_ms >= 0)
         pg_trail_init(&s->trail, (uint64_t)event_max * LOG_EVENTS, retain_for_ms);
     s->rows = pg_rows_new(event_max);
     return s->rows ? fw_host_timer(s->host, on_timer, s, &s->timer) : -ENOMEM;

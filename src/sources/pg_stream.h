@@ -18,7 +18,6 @@ struct pg_stream {
     struct pg_session *session;
     struct fw_host *host;
     const char *guarantee; /* static */
-    bool durable;
     struct pg_rows *rows;
     struct pg_trail trail;
     struct pg_horizon horizon;

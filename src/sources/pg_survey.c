@@ -9,7 +9,8 @@
 
 #define PSQL_SQL "psql -1 -v ON_ERROR_STOP=1 \"$DATABASE_URL\""
 
-/* Managed databases give the right by a role of theirs (rds_replication). LSNs come as numbers. */
+/* Managed databases give the right by a role of theirs (rds_replication, neon_superuser). LSNs come
+ * as numbers. */
 static const char survey_sql[] =
     "SELECT CURRENT_USER AS role, "
     "(SELECT r.rolsuper OR r.rolreplication FROM pg_catalog.pg_roles r "
@@ -32,7 +33,7 @@ static const char survey_sql[] =
     "FROM (VALUES (1)) one "
     "LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = '%s' "
     "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid;"
-    "SELECT id, relation, channel, columns, keys, ended FROM fanwire.watching";
+    "SELECT id, tbl::oid AS relation, channel, columns, keys, ended FROM fanwire.watching";
 
 char *pg_survey_sql(char *sql, size_t size, const char *slot)
 {
@@ -133,14 +134,18 @@ static enum pg_fault judge_slot(const struct pg_survey *s, const char *slot, cha
     return PG_FAULT_PASSING;
 }
 
+void pg_survey_tell_refused(const struct pg_survey *s, const char *why, char *out, size_t size)
+{
+    (void)
+        snprintf(out, size,
+                 "mode=wal needs the right to replicate, which the role \"%s\" has not (%s); as a "
+                 "superuser: psql -c 'ALTER ROLE \"%s\" REPLICATION' \"$DATABASE_URL\"",
+                 s->role, why, s->role);
+}
+
 enum pg_fault pg_survey_judge(const struct pg_survey *s, const char *slot, char *out, size_t size)
 {
-    if (!s->replication)
-        (void)snprintf(out, size,
-                       "mode=wal needs the right to replicate, which the role \"%s\" has not; as a "
-                       "superuser: psql -c 'ALTER ROLE \"%s\" REPLICATION' \"$DATABASE_URL\"",
-                       s->role, s->role);
-    else if (!s->publication)
+    if (!s->publication)
         (void)snprintf(out, size,
                        "the publication \"fanwire\" is not there; install it: fanwire sql postgres "
                        "--mode wal | " PSQL_SQL);

@@ -5,7 +5,8 @@
 #include "pg_mode.h"
 
 struct pg_survey {
-    bool replication; /* the role may replicate */
+    bool replication; /* the role itself may replicate; where not, it may have the right in another
+                         way */
     bool publication;
     bool slot, here; /* the slot is there; it is of this database, and of pgoutput */
     bool slot_lost;  /* the server has given its WAL up */
@@ -27,8 +28,11 @@ bool pg_survey_read(const PGresult *result, struct pg_survey *ret);
 enum pg_fault { PG_FAULT_NONE, PG_FAULT_PASSING, PG_FAULT_MISCONFIGURED };
 /* What stands in the way as far as an ordinary connection tells; `out` gets the text. */
 enum pg_fault pg_survey_server(const struct pg_server *server, int version, char *out, size_t size);
-/* The same of the survey. */
+/* The same of the survey; whether the role may replicate is found out by trying. */
 enum pg_fault pg_survey_judge(const struct pg_survey *survey, const char *slot, char *out,
                               size_t size);
+/* What to say where the role itself may not replicate, and trying has failed. */
+void pg_survey_tell_refused(const struct pg_survey *survey, const char *why, char *out,
+                            size_t size);
 
 #endif

@@ -277,12 +277,16 @@ static int take_keep(struct pg_url *url, struct span value, struct fw_error *err
         text_escape(shown, sizeof shown, value.text, value.len));
 }
 
+static bool in_node_name(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+}
+
 static int take_node(struct pg_url *url, struct span value, struct fw_error *err)
 {
     char shown[64];
     size_t used = 0;
-    while (used < value.len &&
-           memchr("abcdefghijklmnopqrstuvwxyz0123456789_", value.text[used], 37))
+    while (used < value.len && in_node_name(value.text[used]))
         used++;
     if (value.len == 0 || used < value.len || value.len >= sizeof url->node)
         return error_set(err, -EINVAL,

@@ -9,6 +9,7 @@
  * none or where it is beyond repair, and tells where the log stands to it. The slot is no part of
  * the positions' identity: every slot of a database tells the same. */
 #include "pg_mode.h"
+#include "pg_retained.h"
 #include "pg_stream.h"
 #include "pg_survey.h"
 #include "text.h"
@@ -38,6 +39,7 @@ struct pg_reader {
     char slot[PG_SLOT_MAX];
     bool durable;
     struct pg_stream stream;
+    struct pg_retained retained;
     enum { ASK_SURVEY, ASK_SETTINGS, ASK_DROP, ASK_IDENTITY, ASK_SLOT, ASK_STREAM } asking;
     struct pg_survey survey;
     bool surveyed;
@@ -102,6 +104,7 @@ static void begin_stream(struct pg_reader *w)
     } else {
         pg_stream_mark(&w->stream, w->start); /* a temporary slot: the hub tells the gap */
     }
+    pg_retained_start(&w->retained);
     pg_stream_begin(&w->stream, w->start, known);
 }
 
@@ -171,6 +174,19 @@ static void on_connected(void *arg)
         "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
         "SET extra_float_digits = 1; SET wal_sender_timeout = '60s'; SET idle_session_timeout = 0",
         PG_ANSWER_MS);
+}
+
+/* The role may have the right by another that it is a member of, as managed databases do it: only
+ * the attempt tells. */
+static bool on_failed(void *arg, const char *why)
+{
+    struct pg_reader *w = arg;
+    char message[MESSAGE_SIZE];
+    if (!w->session->link.replication || w->survey.replication)
+        return false;
+    pg_survey_tell_refused(&w->survey, why, message, sizeof message);
+    pg_session_misconfigured(w->session, message);
+    return true;
 }
 
 static void end_settings(struct pg_reader *w)
@@ -364,11 +380,13 @@ static void wal_start(struct pg_reader *w)
 
 static void wal_lost(struct pg_reader *w)
 {
+    pg_retained_stop(&w->retained);
     pg_stream_reset(&w->stream);
 }
 
 static void wal_destroy(struct pg_reader *w)
 {
+    pg_retained_done(&w->retained);
     pg_stream_done(&w->stream);
     free(w);
 }
@@ -393,8 +411,10 @@ static struct pg_reader *wal_create(struct pg_session *session, const struct pg_
     w->host = session->host;
     w->server = server;
     name_slot(w, url);
-    if (pg_stream_init(&w->stream, session, w->durable ? durable_text : temporary_text,
-                       w->durable ? url->retain_for_ms : -1) == 0)
+    int r = pg_stream_init(&w->stream, session, w->durable ? durable_text : temporary_text,
+                           w->durable ? url->retain_for_ms : -1);
+    int q = pg_retained_init(&w->retained, session->host, url, w->slot);
+    if (r == 0 && q == 0)
         return w;
     wal_destroy(w);
     return NULL;
@@ -423,6 +443,7 @@ const struct pg_mode pg_wal = {
               .reached = wal_reached,
               .floor = wal_floor },
     .events = { .connected = on_connected,
+                .failed = on_failed,
                 .result = on_result,
                 .ended = on_ended,
                 .input = on_input,

@@ -15,20 +15,7 @@
 -- most 7999 bytes together with its channel. Two events with the same channel and payload in one
 -- transaction are delivered as one: Postgres merges equal notifications.
 
-CREATE SCHEMA IF NOT EXISTS fanwire;
-COMMENT ON SCHEMA fanwire IS 'Internals of fanwire; use public.fanwire_publish() and public.fanwire_status()';
-GRANT USAGE ON SCHEMA fanwire TO PUBLIC;
-
-CREATE TABLE IF NOT EXISTS fanwire.installation (
-    singleton    boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    version      integer NOT NULL,
-    mode         text NOT NULL,
-    slot         text,
-    installed_by text NOT NULL,
-    installed_at timestamptz NOT NULL DEFAULT now()
-);
-COMMENT ON TABLE fanwire.installation IS 'What of fanwire is installed in this database; one row';
-GRANT SELECT ON fanwire.installation TO PUBLIC;
+\ir sql_postgres_installation.sql
 
 DO $fanwire$
 DECLARE
@@ -39,7 +26,8 @@ BEGIN
         RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed.version
             USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
     ELSIF installed.mode <> 'notify' THEN
-        PERFORM pg_notify('fanwire', 'installed'); -- who reads in another mode looks again
+        PERFORM pg_notify('fanwire', 'installed'), -- who reads in another mode looks again
+                pg_logical_emit_message(true, 'fanwire.installed', '');
     END IF;
 END
 $fanwire$;
@@ -89,39 +77,7 @@ BEGIN
 END
 $fanwire$;
 
-CREATE OR REPLACE FUNCTION public.fanwire_publish(
-    channel text, payload jsonb, key text DEFAULT NULL, client text DEFAULT NULL)
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
-
-CREATE OR REPLACE FUNCTION public.fanwire_publish(
-    channel text, payload json, key text DEFAULT NULL, client text DEFAULT NULL)
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
-
-CREATE OR REPLACE FUNCTION public.fanwire_status()
-RETURNS TABLE (version integer, mode text, slot text, installed_by text)
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$
-    SELECT i.version, i.mode, i.slot, i.installed_by FROM fanwire.installation i
-$fanwire$;
-
-COMMENT ON FUNCTION public.fanwire_publish(text, text, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
-COMMENT ON FUNCTION public.fanwire_publish(text, jsonb, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
-COMMENT ON FUNCTION public.fanwire_publish(text, json, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
-COMMENT ON FUNCTION public.fanwire_status() IS 'What of fanwire is installed in this database';
-
-GRANT EXECUTE ON FUNCTION public.fanwire_publish(text, text, text, text),
-    public.fanwire_publish(text, jsonb, text, text),
-    public.fanwire_publish(text, json, text, text), public.fanwire_status() TO PUBLIC;
+\ir sql_postgres_overloads.sql
 
 -- A row's change (fanwire_watch() below). One that is too large for NOTIFY carries the key and
 -- "partial":true instead; the writer's statement never fails for it.
@@ -135,8 +91,7 @@ DECLARE
     room integer := 7999 - 2 - octet_length(json_build_object('channel', channel)::text);
     identity jsonb := event - 'row' - 'old' || '{"partial": true}';
 BEGIN
-    IF octet_length(channel) NOT BETWEEN 1 AND 255 OR left(channel, 9) = '$fanwire/'
-       OR channel COLLATE "C" ~ E'[\\x01-\\x1f\\x7f]' THEN
+    IF NOT fanwire.is_channel(channel) THEN
         RAISE WARNING 'fanwire_watch: a change of % has no valid channel and is not published: %',
             event ->> 'table', left(to_json(channel)::text, 300);
     ELSIF octet_length(event::text) <= room THEN

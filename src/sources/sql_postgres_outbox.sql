@@ -30,20 +30,7 @@ BEGIN
 END
 $fanwire$;
 
-CREATE SCHEMA IF NOT EXISTS fanwire;
-COMMENT ON SCHEMA fanwire IS 'Internals of fanwire; use public.fanwire_publish() and public.fanwire_status()';
-GRANT USAGE ON SCHEMA fanwire TO PUBLIC;
-
-CREATE TABLE IF NOT EXISTS fanwire.installation (
-    singleton    boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    version      integer NOT NULL,
-    mode         text NOT NULL,
-    slot         text,
-    installed_by text NOT NULL,
-    installed_at timestamptz NOT NULL DEFAULT now()
-);
-COMMENT ON TABLE fanwire.installation IS 'What of fanwire is installed in this database; one row';
-GRANT SELECT ON fanwire.installation TO PUBLIC;
+\ir sql_postgres_installation.sql
 
 DO $fanwire$
 DECLARE
@@ -56,7 +43,8 @@ BEGIN
     ELSIF installed.mode IS DISTINCT FROM 'outbox' THEN
         -- Of an earlier time: what was published since is not in it.
         DROP TABLE IF EXISTS fanwire.outbox, fanwire.outbox_state;
-        PERFORM pg_notify('fanwire', 'installed'); -- who reads in another mode looks again
+        PERFORM pg_notify('fanwire', 'installed'), -- who reads in another mode looks again
+                pg_logical_emit_message(true, 'fanwire.installed', '');
     END IF;
 END
 $fanwire$;
@@ -156,33 +144,21 @@ BEGIN
 END
 $fanwire$;
 
-CREATE OR REPLACE FUNCTION public.fanwire_publish(
-    channel text, payload jsonb, key text DEFAULT NULL, client text DEFAULT NULL)
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
+\ir sql_postgres_overloads.sql
 
-CREATE OR REPLACE FUNCTION public.fanwire_publish(
-    channel text, payload json, key text DEFAULT NULL, client text DEFAULT NULL)
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$ SELECT public.fanwire_publish(channel, payload::text, key, client) $fanwire$;
-
--- Row changes have no limit of size either; see fanwire_watch().
+-- Row changes have no limit of size either; see fanwire_watch(). (All arguments with their types: no
+-- function that somebody else adds to schema public fits better.)
 CREATE OR REPLACE FUNCTION fanwire.publish_row(channel text, event jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $fanwire$
 BEGIN
-    IF octet_length(convert_to(channel, 'UTF8')) NOT BETWEEN 1 AND 255
-       OR left(channel, 9) = '$fanwire/' OR channel COLLATE "C" ~ E'[\\x01-\\x1f\\x7f]' THEN
+    IF NOT fanwire.is_channel(channel) THEN
         RAISE WARNING 'fanwire_watch: a change of % has no valid channel and is not published: %',
             event ->> 'table', left(to_json(channel)::text, 300);
     ELSE
-        PERFORM public.fanwire_publish(channel, event::text);
+        PERFORM public.fanwire_publish(channel, event::text, NULL::text, NULL::text);
     END IF;
 END
 $fanwire$;
@@ -298,25 +274,7 @@ DROP TRIGGER IF EXISTS truncated ON fanwire.outbox;
 CREATE TRIGGER truncated AFTER TRUNCATE ON fanwire.outbox
     FOR EACH STATEMENT EXECUTE FUNCTION fanwire.on_removed();
 
-CREATE OR REPLACE FUNCTION public.fanwire_status()
-RETURNS TABLE (version integer, mode text, slot text, installed_by text)
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $fanwire$
-    SELECT i.version, i.mode, i.slot, i.installed_by FROM fanwire.installation i
-$fanwire$;
-
-COMMENT ON FUNCTION public.fanwire_publish(text, text, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
-COMMENT ON FUNCTION public.fanwire_publish(text, jsonb, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
-COMMENT ON FUNCTION public.fanwire_publish(text, json, text, text) IS
-    'Publishes an event to a fanwire channel when this transaction commits';
 COMMENT ON FUNCTION public.fanwire_prune(interval) IS
     'Removes events that are older; fanwire does it by itself (keep-for=)';
-COMMENT ON FUNCTION public.fanwire_status() IS 'What of fanwire is installed in this database';
 
-GRANT EXECUTE ON FUNCTION public.fanwire_publish(text, text, text, text),
-    public.fanwire_publish(text, jsonb, text, text),
-    public.fanwire_publish(text, json, text, text), public.fanwire_status(),
-    fanwire.publish_row(text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION fanwire.publish_row(text, jsonb) TO PUBLIC;

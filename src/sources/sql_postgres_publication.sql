@@ -12,10 +12,15 @@
 
 -- What is watched. The table is in the publication itself, so that the reader learns of a change
 -- where it stands among the changes of rows. What has ended stays for a while: a reader that begins
--- further back in the log needs it. `id` is part of events' positions.
+-- further back in the log needs it. `id` is part of events' positions. `relation` is `tbl` as a number,
+-- which is what the log tells; a dump carries the table's name instead, so that after a restore `tbl`
+-- is right and `relation` is that of the former database until fanwire_watch() or this SQL mends it.
+-- What is not in the publication is not watched: a row of a table that was gone when it was dumped may
+-- have the number of another one now.
 CREATE TABLE IF NOT EXISTS fanwire.watching (
     id       integer GENERATED ALWAYS AS IDENTITY,
     relation oid NOT NULL,
+    tbl      regclass NOT NULL,
     channel  text NOT NULL,
     columns  text[],
     keys     text[],
@@ -23,11 +28,22 @@ CREATE TABLE IF NOT EXISTS fanwire.watching (
     identity "char", -- the table's replica identity before fanwire_watch() has changed it
     PRIMARY KEY (relation, channel)
 );
+DO $fanwire$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = to_regclass('fanwire.watching') AND attname = 'tbl') THEN
+        ALTER TABLE fanwire.watching ADD COLUMN tbl regclass; -- an earlier form
+        UPDATE fanwire.watching SET tbl = relation;
+        ALTER TABLE fanwire.watching ALTER COLUMN tbl SET NOT NULL;
+    END IF;
+END
+$fanwire$;
 COMMENT ON TABLE fanwire.watching IS 'What fanwire_watch() has set up; see the view fanwire.watched';
 
 CREATE OR REPLACE VIEW fanwire.watched AS
-    SELECT w.relation::regclass AS tbl, w.channel, w.columns
-    FROM fanwire.watching w JOIN pg_catalog.pg_class c ON c.oid = w.relation
+    SELECT w.tbl, w.channel, w.columns
+    FROM fanwire.watching w JOIN pg_catalog.pg_publication_rel r ON r.prrelid = w.tbl
+    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname = 'fanwire'
     WHERE w.ended IS NULL;
 COMMENT ON VIEW fanwire.watched IS
     'What fanwire_watch() has set up: a row for each table and template';
@@ -40,6 +56,24 @@ BEGIN
     END IF;
 END
 $fanwire$;
+
+-- After a restored dump: the numbers of the tables that are here now. What is in the way of them ended
+-- in the former database, or was a table that is gone.
+CREATE OR REPLACE FUNCTION fanwire.renumber()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+BEGIN
+    IF EXISTS (SELECT FROM fanwire.watching w WHERE w.relation <> w.tbl) THEN
+        UPDATE fanwire.watching w SET relation = 0, channel = w.id || ' ' || w.channel
+        WHERE w.relation <> w.tbl;
+        UPDATE fanwire.watching w SET relation = w.tbl, channel = substr(w.channel, strpos(w.channel, ' ') + 1)
+        WHERE w.relation = 0;
+    END IF;
+END
+$fanwire$;
+SELECT fanwire.renumber();
 
 CREATE OR REPLACE FUNCTION fanwire.set_identity(tbl regclass, identity "char")
 RETURNS void
@@ -90,19 +124,22 @@ AS $fanwire$
 DECLARE
     before "char";
 BEGIN
+    PERFORM fanwire.renumber();
     UPDATE fanwire.watching w SET ended = clock_timestamp()
-    WHERE w.relation = tbl AND w.ended IS NULL
+    WHERE w.relation = fanwire_unwatch.tbl AND w.ended IS NULL
       AND (fanwire_unwatch.channel IS NULL OR w.channel = fanwire_unwatch.channel);
     IF NOT FOUND THEN
         RAISE NOTICE 'fanwire_unwatch: % is not watched%', tbl,
             coalesce(' as ' || to_json(channel)::text, '');
-    ELSIF NOT EXISTS (SELECT FROM fanwire.watching w WHERE w.relation = tbl AND w.ended IS NULL) THEN
+    ELSIF NOT EXISTS (SELECT FROM fanwire.watching w
+                      WHERE w.relation = fanwire_unwatch.tbl AND w.ended IS NULL) THEN
         EXECUTE format('ALTER PUBLICATION fanwire DROP TABLE ONLY %s', tbl);
         SELECT w.identity INTO before FROM fanwire.watching w
-        WHERE w.relation = tbl AND w.identity IS NOT NULL LIMIT 1;
+        WHERE w.relation = fanwire_unwatch.tbl AND w.identity IS NOT NULL LIMIT 1;
         IF before IS NOT NULL THEN
             PERFORM fanwire.set_identity(tbl, before);
-            UPDATE fanwire.watching w SET identity = NULL WHERE w.relation = tbl;
+            UPDATE fanwire.watching w SET identity = NULL
+            WHERE w.relation = fanwire_unwatch.tbl;
         END IF;
     END IF;
 END
@@ -123,15 +160,18 @@ BEGIN
     FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
     WHERE i.indrelid = tbl AND i.indisprimary;
 
+    PERFORM fanwire.renumber();
     DELETE FROM fanwire.watching w
     WHERE w.ended < now() - interval '30 days';
     before := fanwire.make_identity(tbl, channel);
     IF NOT EXISTS (SELECT FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
                    WHERE p.pubname = 'fanwire' AND r.prrelid = tbl) THEN
+        UPDATE fanwire.watching w SET ended = clock_timestamp()
+        WHERE w.relation = fanwire_watch.tbl AND w.ended IS NULL;
         EXECUTE format('ALTER PUBLICATION fanwire ADD TABLE ONLY %s', tbl);
     END IF;
-    INSERT INTO fanwire.watching AS w (relation, channel, columns, keys, identity)
-    VALUES (tbl, channel, columns, keys, before)
+    INSERT INTO fanwire.watching AS w (relation, tbl, channel, columns, keys, identity)
+    VALUES (tbl, tbl, channel, columns, keys, before)
     ON CONFLICT ON CONSTRAINT watching_pkey DO UPDATE
     SET columns = excluded.columns, keys = excluded.keys, ended = NULL,
         identity = coalesce(w.identity, excluded.identity);
@@ -154,7 +194,9 @@ BEGIN
     DROP FUNCTION IF EXISTS fanwire.on_change() CASCADE; -- with its triggers
     DROP FUNCTION IF EXISTS fanwire.drop_triggers(regclass, text),
         fanwire.trigger_argument(bytea, integer), fanwire.publish_row(text, jsonb),
-        fanwire.columns_of(jsonb, text[]), fanwire.channel_of(text, jsonb);
+        fanwire.columns_of(jsonb, text[]), fanwire.channel_of(text, jsonb),
+        fanwire.is_channel(text), fanwire.is_plain(regclass),
+        fanwire.columns_singly(anyelement, text[]);
 END
 $fanwire$;
 
@@ -163,6 +205,6 @@ COMMENT ON FUNCTION public.fanwire_watch(regclass, text, text[]) IS
 COMMENT ON FUNCTION public.fanwire_unwatch(regclass, text) IS
     'Ends what fanwire_watch() began: one template of the table, or all';
 GRANT SELECT ON fanwire.watching, fanwire.watched TO PUBLIC;
-GRANT EXECUTE ON FUNCTION fanwire.set_identity(regclass, "char"),
+GRANT EXECUTE ON FUNCTION fanwire.renumber(), fanwire.set_identity(regclass, "char"),
     fanwire.make_identity(regclass, text), public.fanwire_watch(regclass, text, text[]),
     public.fanwire_unwatch(regclass, text) TO PUBLIC;

@@ -4,6 +4,24 @@
 -- server, then:  fanwire doctor --drop-slot fanwire_NAME "$DATABASE_URL"
 --           or:  SELECT pg_drop_replication_slot('fanwire_NAME');
 
+-- The replica identity that fanwire_watch() has changed in wal mode.
+DO $fanwire$
+DECLARE
+    changed record;
+BEGIN
+    IF to_regclass('fanwire.watching') IS NOT NULL THEN
+        FOR changed IN EXECUTE 'SELECT DISTINCT ON (r.prrelid) r.prrelid::regclass AS tbl, w.identity '
+            'FROM fanwire.watching w JOIN pg_catalog.pg_publication_rel r '
+            'ON r.prrelid = coalesce((to_jsonb(w) ->> ''tbl'')::regclass, w.relation) ' -- an earlier form
+            'JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname = ''fanwire'' '
+            'WHERE w.identity IS NOT NULL'
+        LOOP
+            PERFORM fanwire.set_identity(changed.tbl, changed.identity);
+        END LOOP;
+    END IF;
+END
+$fanwire$;
+SELECT pg_logical_emit_message(true, 'fanwire.installed', ''); -- who reads in mode wal looks again
 DROP PUBLICATION IF EXISTS fanwire;
 DROP FUNCTION IF EXISTS public.fanwire_publish(text, text, text, text);
 DROP FUNCTION IF EXISTS public.fanwire_publish(text, jsonb, text, text);
@@ -13,20 +31,5 @@ DROP FUNCTION IF EXISTS public.fanwire_prune(interval);
 DROP FUNCTION IF EXISTS public.fanwire_watch(regclass, text, text[]);
 DROP FUNCTION IF EXISTS public.fanwire_unwatch(regclass, text);
 DROP FUNCTION IF EXISTS public.fanwire_unwatch(regclass); -- an earlier form
--- The replica identity that fanwire_watch() has changed in wal mode.
-DO $fanwire$
-DECLARE
-    changed record;
-BEGIN
-    IF to_regclass('fanwire.watching') IS NOT NULL THEN
-        FOR changed IN EXECUTE 'SELECT DISTINCT ON (w.relation) w.relation::regclass AS tbl, w.identity '
-            'FROM fanwire.watching w JOIN pg_catalog.pg_class c ON c.oid = w.relation '
-            'WHERE w.identity IS NOT NULL'
-        LOOP
-            PERFORM fanwire.set_identity(changed.tbl, changed.identity);
-        END LOOP;
-    END IF;
-END
-$fanwire$;
 -- With it go the triggers of watched tables.
 DROP SCHEMA IF EXISTS fanwire CASCADE;

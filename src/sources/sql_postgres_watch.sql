@@ -33,7 +33,78 @@ AS $fanwire$
                       WHERE e.key = ANY (columns)) END
 $fanwire$;
 
--- Arguments: template, columns, key columns (both as text[]; '' = none), the table's name.
+-- In UTF-8, as events travel, whatever the database's encoding is.
+CREATE OR REPLACE FUNCTION fanwire.is_channel(channel text)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+BEGIN
+    IF channel COLLATE "C" ~ '^[ -~]{1,255}$' THEN
+        RETURN left(channel, 9) <> '$fanwire/';
+    END IF;
+    BEGIN
+        RETURN octet_length(convert_to(channel, 'UTF8')) BETWEEN 1 AND 255
+            AND left(channel, 9) <> '$fanwire/' AND channel COLLATE "C" !~ E'[\\x01-\\x1f\\x7f]';
+    EXCEPTION WHEN OTHERS THEN
+        RETURN false; -- what UTF-8 cannot say
+    END;
+END
+$fanwire$;
+
+-- These columns one by one, as text where to_jsonb() fails; without those that have none either.
+CREATE OR REPLACE FUNCTION fanwire.columns_singly(changed anyelement, names text[])
+RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    name text;
+    form text;
+    value jsonb;
+    found jsonb := '{}';
+BEGIN
+    FOREACH name IN ARRAY names LOOP
+        FOREACH form IN ARRAY ARRAY['SELECT to_jsonb(($1).%I)', 'SELECT to_jsonb(($1).%I::text)'] LOOP
+            BEGIN
+                EXECUTE format(form, name) INTO value USING changed;
+                found := found || jsonb_build_object(name, value);
+                EXIT;
+            EXCEPTION WHEN OTHERS THEN
+                NULL;
+            END;
+        END LOOP;
+    END LOOP;
+    RETURN found;
+END
+$fanwire$;
+
+-- Can to_jsonb() fail for a value of the table? With a column of type json, or one that holds such or
+-- that casts itself to json.
+CREATE OR REPLACE FUNCTION fanwire.is_plain(tbl regclass)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+    SELECT coalesce(bool_and(CASE e.typtype
+        WHEN 'e' THEN NOT EXISTS (SELECT FROM pg_cast c WHERE c.castsource = e.oid
+                                  AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype))
+        WHEN 'b' THEN e.typnamespace = 'pg_catalog'::regnamespace AND e.oid <> 'json'::regtype
+        ELSE e.typnamespace = 'pg_catalog'::regnamespace AND e.typtype IN ('r', 'm') END), true)
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+    JOIN pg_type e ON e.oid = CASE b.typcategory WHEN 'A' THEN b.typelem ELSE b.oid END
+    WHERE a.attrelid = tbl AND a.attnum > 0 AND NOT a.attisdropped
+$fanwire$;
+
+-- Arguments: template, columns, key columns (both as text[]; '' = none), the table's name, 'plain' if
+-- the table was when it began to be watched.
+--
+-- The writer's statement must not fail for what jsonb cannot hold (a json column with \u0000 or
+-- 1e1000000 in it): then the event tells the key, and is partial. The block that sees to it takes as
+-- long as two thirds of all the rest, so plain tables do without.
+--
+-- With the rights of the writer, always: to_jsonb() calls casts to json, which are the table's own.
 CREATE OR REPLACE FUNCTION fanwire.on_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -45,6 +116,8 @@ DECLARE
     keys text[] := nullif(TG_ARGV[2], '');
     event jsonb := jsonb_build_object('op', lower(TG_OP), 'table', TG_ARGV[3],
                                       'tx', txid_current()::text);
+    partial boolean := false;
+    needed text[];
     new_row jsonb;
     old_row jsonb;
     new_channel text;
@@ -55,20 +128,43 @@ BEGIN
             PERFORM fanwire.publish_row(template, event);
         END IF;
         RETURN NULL;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
+    ELSIF TG_ARGV[4] = 'plain' THEN
         new_row := to_jsonb(NEW);
-        new_channel := fanwire.channel_of(template, new_row);
-        event := event || jsonb_build_object('row', fanwire.columns_of(new_row, columns));
-    END IF;
-    IF TG_OP <> 'INSERT' THEN
         old_row := to_jsonb(OLD);
-        old_channel := fanwire.channel_of(template, old_row);
+    ELSE
+        BEGIN
+            new_row := to_jsonb(NEW);
+            old_row := to_jsonb(OLD);
+        EXCEPTION WHEN OTHERS THEN
+            partial := true;
+            needed := ARRAY(SELECT (regexp_matches(template, '\{([^{}]+)\}', 'g'))[1]) || keys;
+            new_row := CASE WHEN TG_OP <> 'DELETE' THEN fanwire.columns_singly(NEW, needed) END;
+            old_row := CASE WHEN TG_OP <> 'INSERT' THEN fanwire.columns_singly(OLD, needed) END;
+            IF NOT coalesce(new_row, old_row) ?& needed THEN
+                RAISE WARNING 'fanwire_watch: a change of % cannot be told in full: %', TG_ARGV[3],
+                    SQLERRM;
+            END IF;
+        END;
+    END IF;
+    IF partial THEN
+        event := event || '{"partial": true}';
+    ELSIF TG_OP = 'INSERT' THEN
+        event := event || jsonb_build_object('row', fanwire.columns_of(new_row, columns));
+    ELSIF TG_OP = 'DELETE' THEN
         event := event || jsonb_build_object('old', fanwire.columns_of(old_row, columns));
+    ELSE
+        event := event || jsonb_build_object('row', fanwire.columns_of(new_row, columns),
+                                             'old', fanwire.columns_of(old_row, columns));
     END IF;
     IF keys IS NOT NULL THEN
         event := event || jsonb_build_object(
             'key', fanwire.columns_of(coalesce(new_row, old_row), keys));
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        new_channel := fanwire.channel_of(template, new_row);
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        old_channel := fanwire.channel_of(template, old_row);
     END IF;
     IF new_channel IS NOT NULL THEN
         PERFORM fanwire.publish_row(new_channel, event);
@@ -160,8 +256,9 @@ BEGIN
     WHERE i.indrelid = tbl AND i.indisprimary;
 
     PERFORM fanwire.drop_triggers(tbl, channel);
-    arguments := format('%L, %L, %L, %L', channel, coalesce(columns::text, ''),
-                        coalesce(keys::text, ''), name);
+    arguments := format('%L, %L, %L, %L, %L', channel, coalesce(columns::text, ''),
+                        coalesce(keys::text, ''), name,
+                        CASE WHEN fanwire.is_plain(tbl) THEN 'plain' ELSE '' END);
     EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s '
                    'FOR EACH ROW EXECUTE FUNCTION fanwire.on_change(%s)',
                    'fanwire_row_' || md5(channel), tbl, arguments);
@@ -193,7 +290,8 @@ COMMENT ON FUNCTION public.fanwire_unwatch(regclass, text) IS
     'Ends what fanwire_watch() began: one template of the table, or all';
 GRANT SELECT ON fanwire.watch_triggers, fanwire.watched TO PUBLIC;
 GRANT EXECUTE ON FUNCTION fanwire.channel_of(text, jsonb), fanwire.columns_of(jsonb, text[]),
-    fanwire.on_change(), fanwire.trigger_argument(bytea, integer), fanwire.drop_triggers(regclass, text),
+    fanwire.is_channel(text), fanwire.is_plain(regclass),
+    fanwire.columns_singly(anyelement, text[]), fanwire.on_change(), fanwire.trigger_argument(bytea, integer), fanwire.drop_triggers(regclass, text),
     public.fanwire_watch(regclass, text, text[]), public.fanwire_unwatch(regclass, text) TO PUBLIC;
 
 -- What was watched in wal mode goes on by triggers.
@@ -204,8 +302,10 @@ BEGIN
     IF to_regclass('fanwire.watching') IS NULL THEN
         RETURN;
     END IF;
-    FOR other IN EXECUTE 'SELECT w.relation::regclass AS tbl, w.channel, w.columns, w.identity '
-        'FROM fanwire.watching w JOIN pg_catalog.pg_class c ON c.oid = w.relation '
+    FOR other IN EXECUTE 'SELECT r.prrelid::regclass AS tbl, w.channel, w.columns, w.identity '
+        'FROM fanwire.watching w JOIN pg_catalog.pg_publication_rel r '
+        'ON r.prrelid = coalesce((to_jsonb(w) ->> ''tbl'')::regclass, w.relation) ' -- an earlier form
+        'JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname = ''fanwire'' '
         'WHERE w.ended IS NULL ORDER BY w.id'
     LOOP
         PERFORM public.fanwire_watch(other.tbl, other.channel, other.columns);
@@ -215,6 +315,7 @@ BEGIN
     END LOOP;
     DROP PUBLICATION IF EXISTS fanwire;
     DROP TABLE fanwire.watching;
-    DROP FUNCTION fanwire.set_identity(regclass, "char"), fanwire.make_identity(regclass, text);
+    DROP FUNCTION IF EXISTS fanwire.renumber(), fanwire.set_identity(regclass, "char"),
+        fanwire.make_identity(regclass, text);
 END
 $fanwire$;

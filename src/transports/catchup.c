@@ -437,8 +437,10 @@ static void serve(struct worker *w, struct conn *c)
         replay_last(w, c, join);
     else
         replay_since(w, c, join);
-    if (c->state == CONN_STREAM && !(c->flags & CONN_BLOCKED) && c->flags & CONN_BEHIND)
+    if (c->state == CONN_STREAM && !(c->flags & CONN_BLOCKED) && c->flags & CONN_BEHIND) {
+        list_remove(&c->work); /* serving may have linked it elsewhere */
         list_push(&w->behind, &c->work);
+    }
 }
 
 static int compare_cursors(const void *a, const void *b)

@@ -1,6 +1,6 @@
 /* GET /history/CHANNEL: what the log holds of a channel, as JSON. The answer waits up to two
  * seconds for the source to say from where the channel is covered; without that word a `since` is
- * answered with a gap.
+ * answered with a gap, or, being of a source that keeps events, with itself and nothing else.
  *
  * With `wait` it is a long poll: where there is nothing to tell, the request stays in the channel's
  * list of polls. Ingest looks at that list when an event of the channel passes (it has the channel
@@ -308,9 +308,11 @@ void history_advance(struct worker *w, struct conn *c)
 void http_answer_history(struct worker *w, struct conn *c)
 {
     const struct history_request *history = c->more->history;
-    bool unheard = history->poll && history->channel->state == CHANNEL_ASKING &&
-                   history->since.kind == SINCE_POSITION &&
-                   history->since.position.kind != POSITION_FOREIGN;
+    const struct since *since = &history->since;
+    /* Without `wait`, a local position may be of a source that keeps nothing: that is a gap. */
+    bool unheard = history->channel->state == CHANNEL_ASKING && since->kind == SINCE_POSITION &&
+                   (history->poll ? since->position.kind != POSITION_FOREIGN
+                                  : since->position.kind == POSITION_DURABLE);
     if (unheard || (w->down && is_ahead(w, &history->since)))
         answer_unheard(w, c);
     else

@@ -189,6 +189,7 @@ static void on_writable(struct worker *w, struct conn *c)
         return;
     if (c->state == CONN_STREAM) {
         conn_arm(w, c);
+        list_remove(&c->work); /* it may have blocked again before its turn came */
         list_push(c->flags & CONN_BEHIND ? &w->behind : &w->unblocked, &c->work);
     }
     bool waits = c->more && c->more->in.len;

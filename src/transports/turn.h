@@ -60,8 +60,13 @@ struct worker {
 
     /* the log and the source process */
     uint64_t frontier;
-    uint64_t crowd_at; /* told to the source, for pacing */
-    int64_t crowd_ms;  /* when to look again */
+    struct crowd {
+        uint64_t at;      /* told to the source, for pacing */
+        int64_t look_ms;  /* when to look again */
+        int64_t since_ms; /* what was sent is counted since then; 0: nobody is far behind */
+        uint64_t bytes;   /* sent until then */
+        bool slow;        /* it does not take what could be sent */
+    } crowd;
     struct {
         uint64_t off;
         char id[POSITION_TEXT_MAX];
@@ -170,6 +175,10 @@ void observe_delivery(struct worker *w, const struct conn *c, uint32_t frames, s
 void catch_up(struct worker *w, int64_t budget_us);
 void catch_up_done(struct worker *w);
 int compare_offsets(const void *a, const void *b); /* of log offsets, for qsort() */
+
+/* ---- crowd.c ---- */
+/* The place that the source is told of this worker, for pacing. */
+uint64_t crowd_progress(struct worker *w);
 
 /* ---- wanted.c ---- */
 struct channel *channel_acquire(struct worker *w, const char *name, size_t len);

@@ -28,7 +28,6 @@
 #define TIMERS_US         500
 #define DRAIN_GRACE_MS    5000
 #define RECONNECT_POLL_MS 20
-#define CROWD_MS          5
 
 /* ---- set-up ---- */
 
@@ -111,10 +110,10 @@ static int worker_init(struct worker *w, const struct worker_options *options)
         .response = buf_make(64u << 20),
     };
     update_clock(w);
-    struct list *lists[] = { &w->tell,     &w->asks,     &w->dirty,     &w->everyone.dirty, &w->readable,
-                             &w->behind,   &w->unblocked, &w->doomed,         &w->tails,
-                             &w->resolved, &w->settling,  &w->ahead,          &w->ahead_pages,
-                             &w->paused,   &w->unsent };
+    struct list *lists[] = { &w->tell,        &w->asks,     &w->dirty,     &w->everyone.dirty,
+                             &w->readable,    &w->behind,   &w->unblocked, &w->doomed,
+                             &w->tails,       &w->resolved, &w->settling,  &w->ahead,
+                             &w->ahead_pages, &w->paused,   &w->unsent };
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         list_init(lists[i]);
     application_init(w);
@@ -289,37 +288,11 @@ static void timers(struct worker *w, int64_t budget_us)
     }
 }
 
-/* How far its clients are, when many of them are far behind: the machine is what is slow then, not
- * they, and what laps one laps all. A few slow ones hold nobody up. */
-static uint64_t crowd_cursor(const struct worker *w)
-{
-    uint64_t far = log_size(w->log) / 8, sum = 0, n = 0;
-    for (uint32_t i = 0; i < w->n_conns; i++) {
-        const struct conn *c = w->conns[i];
-        if (!(c->flags & CONN_BEHIND) || c->cursor + far >= w->frontier)
-            continue;
-        sum += w->frontier - c->cursor;
-        n++;
-    }
-    return n > 0 && n * 4 >= w->n_conns ? w->frontier - sum / n : w->frontier;
-}
-
-/* Looked at every few milliseconds, for it costs a look at each connection. */
-static uint64_t progress(struct worker *w)
-{
-    bool behind = w->durable && counted(&w->counters->behind) > 0;
-    if (!behind || w->now_ms >= w->crowd_ms) {
-        w->crowd_at = behind ? crowd_cursor(w) : w->frontier;
-        w->crowd_ms = w->now_ms + CROWD_MS;
-    }
-    return w->crowd_at;
-}
-
 static void publish_progress(struct worker *w)
 {
     struct log_slot *slot = w->reader ? reader_slot(w->reader) : NULL;
     if (slot) {
-        atomic_store_explicit(&slot->cursor, progress(w), memory_order_relaxed);
+        atomic_store_explicit(&slot->cursor, crowd_progress(w), memory_order_relaxed);
         atomic_store_explicit(&slot->beat, w->now_ms, memory_order_relaxed);
     }
     atomic_store_explicit(&w->counters->beat_ms, (uint64_t)w->now_ms, memory_order_relaxed);

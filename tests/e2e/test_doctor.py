@@ -569,6 +569,9 @@ def test_postgres_of_clouds(t):
         assert not any("ALTER SYSTEM" in c for f in report.all["findings"] for c in f["commands"])
         rights = report.one("replication-role")["commands"][0]
         assert ("rds_replication" in rights) == (role == "rds_superuser"), rights
+        found = report.one("slot-limit")
+        equal(found["commands"] == [], role in ("azure_pg_admin", "neon_superuser"), found)
+        assert role != "azure_pg_admin" or "cannot be set" in found["detail"], found
         database.psql("drop role " + role)
     database.psql("create role rds_replication; grant rds_replication to secret; "
                   "alter database postgres set rds.logical_replication = 'off'")
@@ -576,6 +579,20 @@ def test_postgres_of_clouds(t):
     assert "RDS" in report.one("provider")["provider"]
     report.one("replication-role", "ok")
     report.one("replication", "note")  # the right is there by name only
+
+
+@case(timeout=60)
+def test_postgres_replication_by_a_right_that_no_attribute_tells(t):
+    """As managed databases have it: the attempt decides."""
+    database = private(t, "logical")
+    database.psql("create role chief superuser login; alter role chief set role = 'secret'")
+    report = Report(t, database.url.replace("postgres@", "chief@"))
+    for name in ("replication-role", "replication"):
+        report.one(name, "ok")
+    database.psql("alter role chief nosuperuser; grant secret to chief")
+    report = Report(t, database.url.replace("postgres@", "chief@"))
+    report.one("replication-role", "note")
+    equal(report.find("replication"), [])
 
 
 @case(timeout=90)

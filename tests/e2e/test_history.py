@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -247,3 +248,25 @@ def test_cors_and_pipelining(t):
         equal(raw.response().headers["access-control-allow-origin"], "https://a.example")
         equal(raw.response().body, b"ok\n")
     equal(raw_request(server.address, b"GET /history/x?wait=1 HTTP/1.0\r\n\r\n").json["events"], [])
+
+
+@case(timeout=60)
+def test_a_durable_source_that_says_nothing(t):
+    """No gap is claimed and no place of this server's own given: the client keeps its position, with
+    `wait` and without."""
+    database = t.postgres(wal_level="logical")
+    for mode in "outbox", "wal":
+        database.psql(subprocess.run([t.binary, "sql", "postgres", "--mode", mode], check=True,
+                                     stdout=subprocess.PIPE).stdout.decode())
+        server = t.server(database.url, "--node", "a", workers=1, exits_expected=True)
+        database.psql("select fanwire_publish('x', '1'); select fanwire_publish('x', '2')")
+        held = eventually(lambda: server.get("/history/x?since=oldest").json["events"][1:], 10)
+        here = server.get("/history/x?since=oldest").json["events"][0]["id"]
+        assert here.startswith("p"), (here, held)
+        source = server.source_pid()
+        os.kill(source, signal.SIGSTOP)
+        for query in ("", "&wait=1"):
+            page = server.get("/history/unheard%d?since=%s%s" % (len(query), here, query)).json
+            equal((page["events"], page["next"], page["gap"], page["more"]), ([], here, None, False))
+        os.kill(source, signal.SIGCONT)
+        server.stop()

@@ -579,9 +579,11 @@ def test_rows_of_any_size(t):
     equal([client.expect("message")["data"]["op"] for _ in range(2)], ["update", "delete"])
     database.psql("truncate todos")
     equal(client.expect("message")["data"]["op"], "truncate")
-    for mode in ("notify", "outbox"):
+    for mode in ("notify", "outbox"):  # it stays watched
+        n = len(server.events(event="opened"))
         database.psql(sql_of(t, "--mode", mode))
-    gap_of(client)
+        eventually(lambda: [e["mode"] for e in server.events(event="opened")][n:] == [mode], 20, mode)
+        client.until("up", 20)
     database.psql("insert into todos values (8, repeat('x', 10000))")
     _, message = client.until("message", 20)
     assert "partial" not in message["data"]

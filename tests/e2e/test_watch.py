@@ -1,20 +1,23 @@
-"""fanwire_watch: changes of a table's rows as events, in notify mode."""
+"""fanwire_watch: changes of a table's rows as events, by triggers: in notify mode and an outbox."""
 import subprocess
 
-from case import case, equal
+from case import case, equal, eventually
 
 
-def install(t, database):
-    sql = subprocess.run([t.binary, "sql", "postgres"], stdout=subprocess.PIPE, check=True).stdout
-    database.psql(sql.decode())
-    return sql
+def installing(t, mode):
+    return subprocess.run([t.binary, "sql", "postgres", "--mode", mode], stdout=subprocess.PIPE,
+                          check=True).stdout.decode()
+
+
+def install(t, database, mode="notify"):
+    database.psql(installing(t, mode))
 
 
 class Watched:
     """A server on a database with the SQL, and a client that hears some channels."""
 
     def __init__(self, t, *channels):
-        self.database = t.database()
+        self.database, self.first = t.database(), channels[0]
         install(t, self.database)
         self.server = t.server(self.database.url)
         self.client = t.ws(self.server, "/ws?" + "&".join("channel=" + c for c in channels),
@@ -22,6 +25,15 @@ class Watched:
         self.client.expect("welcome")
         for _ in channels:
             self.client.expect("ready")
+
+    def mode(self, t, mode):
+        """Goes over to a mode, or stays."""
+        install(t, self.database, mode)
+        eventually(lambda: self.server.events(event="opened")[-1]["mode"] == mode, 20, mode)
+        self.server.wait_until_ready()
+        self.sql("select fanwire_publish('%s', 'ready'::text, null::text, null::text)" % self.first)
+        while "ready" != self.client.until("message", 20)[1].get("text"):
+            pass
 
     def sql(self, text):
         return self.database.psql(text)
@@ -225,3 +237,95 @@ def test_uninstall_ends_watching(t):
     w.sql(gone.decode())
     w.sql("insert into u values (3); notify u, '\"by hand\"'")
     equal(w.client.expect("message")["data"], "by hand")
+
+
+HOSTILE = ("nul", r"""'{"a": "\u0000"}'"""), ("number", "'1e1000000'"), ("deep", "'[1e1000000]'")
+
+
+@case(postgres=True)
+def test_json_that_is_no_jsonb_does_not_fail_the_writer(t):
+    """What to_jsonb() refuses: the row is told by its key, at least."""
+    w = Watched(t, "j:1", "j:2", "k", "t", "later")
+    for mode in "notify", "outbox":
+        w.mode(t, mode)
+        w.sql("drop table if exists j, k, t, later; drop domain if exists doc; drop type if exists pair;"
+              "create domain doc as json; create type pair as (i int, j json);"
+              "create table j (id int primary key, list int, body json, more json[], d doc, p pair);"
+              "create table later (id int primary key);"
+              "create table k (j json); create table t (id int primary key, j json);"
+              "select fanwire_watch('j', 'j:{list}'); select fanwire_watch('k', 'k');"
+              "alter table later add j json; select fanwire_watch('later', 'later');"
+              "select fanwire_watch('t', '{j}')")
+        base = {"table": "public.j", "key": {"id": 7}}
+        w.sql("insert into j values (7, 1, '{\"fine\": 1}')")
+        equal(w.event()[1]["row"]["body"], {"fine": 1})
+        for name, value in HOSTILE:
+            w.sql("update j set body = %s::json, list = 2" % value)
+            moved = dict(base, op="update", partial=True)
+            equal([w.event(), w.event()], [("j:2", moved), ("j:1", moved)], name)
+            w.sql("update j set body = null, list = 1")
+            equal([c for c, _ in (w.event(), w.event())], ["j:1", "j:2"])
+        for column, value in (("more", "array[%s::json]"), ("d", "%s::json"), ("p", "(1, %s)")):
+            w.sql("update j set %s = %s" % (column, value % HOSTILE[0][1]))
+            equal(w.event(), ("j:1", dict(base, op="update", partial=True)), column)
+            w.sql("update j set %s = null" % column)
+            equal(w.event()[0], "j:1")
+        w.sql("insert into k values (%s)" % HOSTILE[0][1])
+        equal(w.event(), ("k", {"op": "insert", "table": "public.k", "partial": True}))
+        w.sql("insert into later values (1, %s)" % HOSTILE[0][1])
+        equal(w.event()[1]["key"], {"id": 1})
+        w.sql("insert into t values (1, '\"t\"'); insert into t values (2, %s)" % HOSTILE[1][1])
+        equal(w.event()[0], "t")
+        equal(w.sql("create type mood as enum ('a'); create table p (e mood, a int[], j jsonb, t text);"
+                    "select string_agg(fanwire.is_plain(c)::text, ',') from unnest(array['p', 'j', 'k', "
+                    "'t']::regclass[]) c; drop table p; drop type mood"), "true,false,false,false")
+        w.sql("delete from k; delete from j")
+        equal([w.event()[1]["op"] for _ in range(2)], ["delete", "delete"])
+
+
+@case(postgres=True)
+def test_the_code_of_a_table_runs_with_the_rights_of_the_writer(t):
+    """A cast to json is called by to_jsonb(): never as who has installed fanwire."""
+    w = Watched(t, "c")
+    t.cleanup(lambda: w.sql("drop owned by fanwire_cast_writer cascade; drop role fanwire_cast_writer"))
+    w.sql("create role fanwire_cast_writer; grant create on schema public to fanwire_cast_writer;"
+          "set role fanwire_cast_writer; create type own as enum ('a');"
+          "create function own_json(own) returns json language sql as "
+          "$$ select to_json(current_user::text) $$; create cast (own as json) with function own_json;"
+          "create table c (o own); select fanwire_watch('c', 'c'); insert into c values ('a')")
+    equal(w.event()[1]["row"], {"o": "fanwire_cast_writer"})
+
+
+def test_channels_in_another_encoding(t):
+    """255 bytes are those of UTF-8, whatever the database's are."""
+    database = t.postgres()
+    for mode in "notify", "outbox", "wal":
+        name = "latin1_" + mode
+        database.psql("create database %s encoding 'LATIN1' locale 'C' template template0" % name)
+
+        def sql(text):
+            return database.cluster.psql(text, name)
+        sql(installing(t, mode))
+        if mode == "wal":
+            break  # nothing runs at the writer
+        server = t.server(database.url.rsplit("/", 1)[0] + "/" + name)
+        client = t.ws(server, "/ws/%C3%A9", protocol="fanwire.v1")
+        client.until("ready")
+        sql("set client_encoding = 'UTF8'; create table l (c text); select fanwire_watch('l', '{c}');"
+            "insert into l values (repeat('é', 200)), (repeat('é', 127)), ('é')")
+        equal(client.expect("message")["data"]["row"], {"c": "é"})
+
+
+@case(postgres=True)
+def test_overloads_of_others_are_not_in_the_way_of_any_mode(t):
+    w = Watched(t, "todos")
+    for others in ("text, text", "text, text, integer default 1", "text, jsonb", "text, json, integer"):
+        w.sql("create function public.fanwire_publish(%s) returns void language plpgsql as "
+              "$$ begin raise 'not ours'; end $$" % others)
+    for mode in "notify", "outbox":
+        w.mode(t, mode)
+        w.sql("drop table if exists todos; create table todos (id int primary key);"
+              "select fanwire_watch('todos', 'todos'); insert into todos values (1)")
+        equal(w.event()[1]["key"], {"id": 1})
+        w.sql("select fanwire_publish('todos', '{}'::jsonb, null::text, null::text)")
+        equal(w.client.expect("message")["data"], {})

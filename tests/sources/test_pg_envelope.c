@@ -59,8 +59,8 @@ static void reads_what_it_writes(void **state)
         const char *text =
             written(&b, cases[i].channel, cases[i].key, cases[i].from, cases[i].data, cases[i].len);
         assert_null(pg_envelope_parse(text, strlen(text), &e));
-        assert_string_equal(e.event.channel, cases[i].channel);
         assert_int_equal(e.event.channel_len, strlen(cases[i].channel));
+        assert_memory_equal(e.event.channel, cases[i].channel, e.event.channel_len);
         assert_int_equal(e.event.len, cases[i].len);
         assert_memory_equal(e.event.data, cases[i].data, cases[i].len);
         assert_int_equal(!e.event.key, !cases[i].key);
@@ -111,6 +111,10 @@ static void refuses_what_is_none(void **state)
         "\x1e{\"channel\":\"c\",\"channel\":\"d\"}\nx",
         "\x1e{\"channel\":\"a\\u0000b\"}\nx",
         "\x1e{\"channel\":\"\xff\"}\nx",
+        "\x1e{\"channel\":\"a\tb\"}\nx",
+        "\x1e{\"channel\":\"a\"b\"}\nx",
+        "\x1e{\"channel\":\"a\\\"}\nx",
+        "\x1e{\"channel\":\"}\nx",
         "\x1e{\"channel\":\"c\",\"key\":1}\nx",
         "\x1e{\"channel\":\"c\",\"from\":{}}\nx",
         "\x1e{\"channel\":\"c\",\"key\":null}\nx",

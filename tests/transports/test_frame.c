@@ -289,6 +289,8 @@ static void json_objects(void **state)
     assert_out(BYTES("{\"type\":\"ready\",\"channel\":\"to\\\"dos\",\"id\":\"p1.2\",\"ref\":2}"));
     assert_int_equal(json_ready(&out, "todos", 5, "p1.2", NULL), 0);
     assert_out(BYTES("{\"type\":\"ready\",\"channel\":\"todos\",\"id\":\"p1.2\"}"));
+    assert_int_equal(json_snapshot(&out, "todos", 5, "{\"id\": 1}", 9), 0);
+    assert_out(BYTES("{\"type\":\"snapshot\",\"channel\":\"todos\",\"data\":{\"id\": 1}}"));
     assert_int_equal(json_gap(&out, "todos", 5, "a.1", "b.2", REASON_EXPIRED), 0);
     assert_out(BYTES("{\"type\":\"gap\",\"channel\":\"todos\",\"after\":\"a.1\",\"before\":\"b.2\","
                      "\"reason\":\"expired\"}"));
