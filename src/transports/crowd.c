@@ -3,7 +3,7 @@
  * A slow client costs a cursor and in the end a gap of its own, never anybody's time. But when the
  * machine is what is slow, as when a bulk transaction is sent to thousands, all are behind, and
  * what laps one laps all. So a worker tells the source not how far it has read itself, but where
- * its crowd stands, if there is one: at least a quarter of its connections far behind, and it busy
+ * its crowd stands, if there is one: at least an eighth of its connections far behind, and it busy
  * sending to them. */
 #include "pace.h"
 #include "turn.h"
@@ -34,7 +34,7 @@ static uint64_t crowd_cursor(const struct worker *w)
         sum += w->frontier - c->cursor;
         n++;
     }
-    return n > 0 && n * 4 >= looked ? w->frontier - sum / n : w->frontier;
+    return n > 0 && n * 8 >= looked ? w->frontier - sum / n : w->frontier;
 }
 
 static uint64_t delivered_bytes(const struct worker *w)

@@ -290,7 +290,7 @@ def test_network_cut(t, kind):
     agree(todo, far, near, n=6, timeout=60)
 
 
-@on_both(timeout=120)
+@on_both(timeout=120, long_only_on=["postgres"])
 def test_a_late_clear_means_what_was_seen(t, kind):
     """Said while cut off: what others have done since is left alone."""
     todo = Todo(t, kind)
@@ -448,7 +448,7 @@ def test_bad_input(t, kind):
     agree(todo, one, two, n=3)
 
 
-@on_both(timeout=120)
+@on_both(timeout=120, long_only_on=["postgres"])
 def test_edited_by_two(t, kind):
     """Nobody loses what they type: the other's change is told beside it."""
     todo, one, two = start(t, kind)
@@ -464,7 +464,7 @@ def test_edited_by_two(t, kind):
     equal(two.titles(), ["green tea, and"])
 
 
-@on_both(timeout=120)
+@on_both(timeout=120, long_only_on=["postgres"])
 def test_deleted_while_edited(t, kind):
     todo, one, two = start(t, kind)
     one.add("tea")

@@ -7,15 +7,17 @@ from case import Skip, case, eventually
 from server import Server
 
 
-def on_both(timeout=60, alone=False):
-    """Makes of a test two: on SQLite and on Postgres; the test gets the store's name, too."""
+def on_both(timeout=60, alone=False, long_only_on=()):
+    """Makes of a test two: on SQLite and on Postgres; the test gets the store's name, too. Where the
+    store hardly matters, `long_only_on` leaves one of them to the long form."""
     def mark(function):
         def make(kind):
             def test(t):
                 function(t, kind)
             test.__name__ = "%s_on_%s" % (function.__name__, kind)
             test.__module__ = function.__module__
-            return case(timeout=timeout, alone=alone, postgres=kind == "postgres")(test)
+            return case(timeout=timeout, alone=alone, postgres=kind == "postgres",
+                        long_only=kind in long_only_on)(test)
         for kind in ("sqlite", "postgres"):
             test = make(kind)
             function.__globals__[test.__name__] = test
