@@ -31,5 +31,13 @@ DROP FUNCTION IF EXISTS public.fanwire_prune(interval);
 DROP FUNCTION IF EXISTS public.fanwire_watch(regclass, text, text[]);
 DROP FUNCTION IF EXISTS public.fanwire_unwatch(regclass, text);
 DROP FUNCTION IF EXISTS public.fanwire_unwatch(regclass); -- an earlier form
+-- In the order in which a reader takes them: it may be at it.
+DO $fanwire$
+BEGIN
+    IF to_regclass('fanwire.outbox_state') IS NOT NULL AND to_regclass('fanwire.outbox') IS NOT NULL THEN
+        LOCK TABLE fanwire.outbox_state, fanwire.outbox IN ACCESS EXCLUSIVE MODE;
+    END IF;
+END
+$fanwire$;
 -- With it go the triggers of watched tables.
 DROP SCHEMA IF EXISTS fanwire CASCADE;

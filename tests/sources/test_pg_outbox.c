@@ -29,7 +29,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct pg_fixture *f = *state;
-    run(f, "DROP SCHEMA fanwire CASCADE; DROP FUNCTION public.fanwire_status()");
+    run(f, "LOCK TABLE fanwire.outbox_state, fanwire.outbox; " /* the source may be reading */
+           "DROP SCHEMA fanwire CASCADE; DROP FUNCTION public.fanwire_status()");
     return pg_fixture_teardown(state);
 }
 
