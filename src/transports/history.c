@@ -313,7 +313,9 @@ void http_answer_history(struct worker *w, struct conn *c)
     bool unheard = history->channel->state == CHANNEL_ASKING && since->kind == SINCE_POSITION &&
                    (history->poll ? since->position.kind != POSITION_FOREIGN
                                   : since->position.kind == POSITION_DURABLE);
-    if (unheard || (w->down && is_ahead(w, &history->since)))
+    /* Ahead of this log: a gap only when its time is up, not when the drain cuts the wait short. */
+    bool waiting = w->down || w->now_ms < history->until_ms;
+    if (unheard || (waiting && is_ahead(w, &history->since)))
         answer_unheard(w, c);
     else
         answer_or_wait(w, c, false);
