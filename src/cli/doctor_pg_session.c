@@ -3,6 +3,7 @@
 #include "doctor_pg.h"
 
 #include "clock.h"
+#include "pg_parameters.h"
 #include "text.h"
 
 #include <errno.h>
@@ -11,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ANSWER_MS   10000
-#define OPTIONS_MAX 96
+#define ANSWER_MS 10000
 
 static void fail(struct exam_failure *failure, const char *state, const char *text)
 {
@@ -37,33 +37,6 @@ static bool wait_for(const PGconn *conn, short events, int64_t deadline)
 }
 
 /* ---- connecting ---- */
-
-struct parameters {
-    const char *names[OPTIONS_MAX], *values[OPTIONS_MAX];
-    size_t n;
-};
-
-static void set(struct parameters *p, const char *name, const char *value)
-{
-    size_t i = 0;
-    while (i < p->n && strcmp(p->names[i], name) != 0)
-        i++;
-    if (i == OPTIONS_MAX - 1)
-        return;
-    p->names[i] = name;
-    p->values[i] = value;
-    p->n = i == p->n ? p->n + 1 : p->n;
-}
-
-static void set_from_url(struct parameters *p, const struct pg_url *url)
-{
-    for (const PQconninfoOption *o = url->options; o->keyword; o++)
-        if (o->val && *o->val)
-            set(p, o->keyword, o->val);
-    set(p, "application_name", "fanwire doctor");
-    set(p, "client_encoding", "UTF8");
-    set(p, "gssencmode", "disable"); /* as the source does */
-}
 
 /* With VERBOSE, a refusal is "FATAL:  28P01: text\nLOCATION:  …": the SQLSTATE says in any language
  * what it is; where in the server's source it comes from says nothing to anybody here. */
@@ -110,11 +83,11 @@ static void ignore_notice(void *arg, const PGresult *notice)
 {
 }
 
-static PGconn *open_with(const struct pg_url *url, struct parameters *p, const char *name,
+static PGconn *open_with(const struct pg_url *url, struct pg_parameters *p, const char *name,
                          const char *value, struct exam_failure *failure)
 {
     if (name)
-        set(p, name, value);
+        pg_parameters_set(p, name, value);
     PGconn *conn = PQconnectStartParams(p->names, p->values, 0);
     if (!conn) {
         fail(failure, "", "out of memory");
@@ -133,24 +106,24 @@ static PGconn *open_with(const struct pg_url *url, struct parameters *p, const c
 PGconn *exam_open(const struct pg_url *url, const struct pg_place *place, const char *name,
                   const char *value, struct exam_failure *failure)
 {
-    struct parameters p = { .n = 0 };
-    set_from_url(&p, url);
-    set(&p, "host", place->host);
-    set(&p, "hostaddr", place->address);
-    set(&p, "port", place->port);
+    struct pg_parameters p = { .n = 0 };
+    pg_parameters_set_url(&p, url, "fanwire doctor");
+    pg_parameters_set(&p, "host", place->host);
+    pg_parameters_set(&p, "hostaddr", place->address);
+    pg_parameters_set(&p, "port", place->port);
     return open_with(url, &p, name, value, failure);
 }
 
 PGconn *exam_open_again(const struct pg_url *url, const PGconn *like, const char *name,
                         const char *value, struct exam_failure *failure)
 {
-    struct parameters p = { .n = 0 };
+    struct pg_parameters p = { .n = 0 };
     const char *host = PQhost(like), *address = PQhostaddr(like);
-    set_from_url(&p, url);
-    set(&p, "host", host);
+    pg_parameters_set_url(&p, url, "fanwire doctor");
+    pg_parameters_set(&p, "host", host);
     /* libpq gives the address as the host where the URL has no name */
-    set(&p, "hostaddr", host[0] == '/' || host[0] == '@' ? "" : address);
-    set(&p, "port", PQport(like));
+    pg_parameters_set(&p, "hostaddr", host[0] == '/' || host[0] == '@' ? "" : address);
+    pg_parameters_set(&p, "port", PQport(like));
     return open_with(url, &p, name, value, failure);
 }
 

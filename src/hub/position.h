@@ -42,6 +42,11 @@ struct since {
     enum since_kind kind;
     struct position position;
 };
+/* From this offset of this log on. */
+static inline struct since since_offset(const struct log *log, uint64_t off)
+{
+    return (struct since){ SINCE_POSITION, { POSITION_LOCAL, log_epoch(log), off, 0 } };
+}
 /* "now", "oldest" or a position. 0 or -EINVAL. */
 int since_parse(const char *text, size_t len, struct since *ret);
 

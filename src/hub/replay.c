@@ -22,10 +22,7 @@ static struct since effective_since(const struct fw_sub *sub, const struct sub_c
 {
     if (channel->since.kind != SINCE_NOW)
         return channel->since;
-    return (struct since){
-        .kind = SINCE_POSITION,
-        .position = { .kind = POSITION_LOCAL, .space = log_epoch(sub->log), .a = channel->asked_at }
-    };
+    return since_offset(sub->log, channel->asked_at);
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)

@@ -7,6 +7,7 @@
 #include "pg_link.h"
 
 #include "buf.h"
+#include "pg_parameters.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <unistd.h>
 
 #define CANDIDATES_MAX 64
-#define OPTIONS_MAX    96
 #define LIST_MAX       32768
 
 struct pg_candidate {
@@ -188,40 +188,17 @@ static void time_out(struct pg_link *link)
     fail(link, text);
 }
 
-struct parameters {
-    const char *names[OPTIONS_MAX], *values[OPTIONS_MAX];
-    unsigned n;
-};
-
-static void set(struct parameters *p, const char *name, const char *value)
-{
-    unsigned i = 0;
-    while (i < p->n && strcmp(p->names[i], name) != 0)
-        i++;
-    if (i == OPTIONS_MAX - 1)
-        return;
-    p->names[i] = name;
-    p->values[i] = value;
-    p->n = i == p->n ? p->n + 1 : p->n;
-}
-
-static void set_from_url(struct parameters *p, const struct pg_url *url, bool replication)
+static void set_from_url(struct pg_parameters *p, const struct pg_url *url, bool replication)
 {
     /* What the URL may change: how fast a dead peer is noticed. */
-    set(p, "keepalives", "1");
-    set(p, "keepalives_idle", "10");
-    set(p, "keepalives_interval", "5");
-    set(p, "keepalives_count", "3");
-    set(p, "tcp_user_timeout", "20000");
-    for (const PQconninfoOption *o = url->options; o->keyword; o++)
-        if (o->val && *o->val)
-            set(p, o->keyword, o->val);
-    /* What it may not: which protocol is spoken, the name by which operators find us, the encoding
-     * of events, and GSSAPI, whose libraries resolve names on their own. */
-    set(p, "replication", replication ? "database" : "");
-    set(p, "application_name", "fanwire");
-    set(p, "client_encoding", "UTF8");
-    set(p, "gssencmode", "disable");
+    pg_parameters_set(p, "keepalives", "1");
+    pg_parameters_set(p, "keepalives_idle", "10");
+    pg_parameters_set(p, "keepalives_interval", "5");
+    pg_parameters_set(p, "keepalives_count", "3");
+    pg_parameters_set(p, "tcp_user_timeout", "20000");
+    pg_parameters_set_url(p, url, "fanwire");
+    /* What it may not, either: which protocol is spoken. */
+    pg_parameters_set(p, "replication", replication ? "database" : "");
 }
 
 /* The candidates as libpq's three parallel lists, beginning with the one whose turn it is. */
@@ -244,14 +221,14 @@ static int write_lists(const struct pg_link *link, struct buf *hosts, struct buf
 
 static void start_libpq(struct pg_link *link)
 {
-    struct parameters p = { .n = 0 };
+    struct pg_parameters p = { .n = 0 };
     struct buf hosts = buf_make(LIST_MAX), addresses = buf_make(LIST_MAX),
                ports = buf_make(LIST_MAX);
     set_from_url(&p, link->url, link->replication);
     if (write_lists(link, &hosts, &addresses, &ports) == 0) {
-        set(&p, "host", (char *)hosts.data);
-        set(&p, "hostaddr", (char *)addresses.data);
-        set(&p, "port", (char *)ports.data);
+        pg_parameters_set(&p, "host", (char *)hosts.data);
+        pg_parameters_set(&p, "hostaddr", (char *)addresses.data);
+        pg_parameters_set(&p, "port", (char *)ports.data);
         link->conn = PQconnectStartParams(p.names, p.values, 0);
     }
     buf_done(&hosts);

@@ -89,24 +89,11 @@ CREATE OR REPLACE FUNCTION fanwire.append(
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $fanwire$
-DECLARE
-    channel_bytes integer := octet_length(convert_to(channel, 'UTF8'));
 BEGIN
-    IF channel IS NULL OR channel_bytes NOT BETWEEN 1 AND 255 THEN
-        RAISE EXCEPTION 'fanwire_publish: a channel name has 1 to 255 bytes, this one %',
-            coalesce(channel_bytes || ' bytes', 'is null')
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF channel COLLATE "C" ~ E'[\\x01-\\x1f\\x7f]' THEN
-        RAISE EXCEPTION 'fanwire_publish: a channel name contains no control characters: %',
-            to_json(channel)
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF left(channel, 9) = '$fanwire/' THEN
-        RAISE EXCEPTION 'fanwire_publish: channel names beginning with $fanwire/ are reserved'
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF payload IS NULL THEN
-        RAISE EXCEPTION 'fanwire_publish: the payload is null'
-            USING ERRCODE = 'null_value_not_allowed',
-                  HINT = 'Publish an empty text or the JSON value null.';
+    IF (octet_length(convert_to(channel, 'UTF8')) BETWEEN 1 AND 255
+        AND channel COLLATE "C" !~ E'[\\x01-\\x1f\\x7f]' AND left(channel, 9) <> '$fanwire/'
+        AND payload IS NOT NULL) IS NOT TRUE THEN
+        PERFORM fanwire.refuse_event(channel, payload);
     END IF;
     INSERT INTO fanwire.outbox AS o (channel, payload, enc, key, client)
     VALUES (append.channel, append.payload, append.enc, append.key, append.client)

@@ -148,10 +148,7 @@ static int encode_opening(struct worker *w, struct conn *c, const struct call *c
 /* From the place on; the channel is still held by the call. */
 static void follow(struct worker *w, struct conn *c, const struct call *call)
 {
-    struct start start = { .since = { .kind = SINCE_POSITION,
-                                      .position = { .kind = POSITION_LOCAL,
-                                                    .space = log_epoch(w->log),
-                                                    .a = call->place } } };
+    struct start start = { .since = since_offset(w->log, call->place) };
     const struct channel *channel = call->channel;
     if (w->draining)
         stream_closing(w, c, CODE_RESTART, 500 + conn_spread(c, 5000));

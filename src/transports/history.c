@@ -249,10 +249,7 @@ static void answer(struct worker *w, struct conn *c, const struct buf *body, int
 /* What was looked at need not be looked at again. */
 static void wait_from(struct worker *w, struct history_request *history, uint64_t off)
 {
-    history->since = (struct since){
-        .kind = SINCE_POSITION,
-        .position = { .kind = POSITION_LOCAL, .space = log_epoch(w->log), .a = off },
-    };
+    history->since = since_offset(w->log, off);
     list_push(&history->channel->polls, &history->node);
     conn_arm(w, history->conn);
 }

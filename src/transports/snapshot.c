@@ -149,8 +149,7 @@ static void hand_out(struct worker *w, struct channel *channel, struct snapshot 
             continue;
         s->refs++;
         join->snapshot = s;
-        join->since =
-            (struct since){ SINCE_POSITION, { POSITION_LOCAL, log_epoch(w->log), s->until, 0 } };
+        join->since = since_offset(w->log, s->until);
     }
     channel_resolved(w, channel);
 }

@@ -320,8 +320,7 @@ def test_below_a_path(t):
     todo = Todo(t, "sqlite", "--base-path", "/live", up=False)
     person = Person(t, todo.server.url + "/live")
     person.add("tea")
-    person.eventually(SAVED)
-    equal([row["title"] for row in in_database(todo)], ["tea"])
+    agree(todo, person, n=1)
 
 
 @case(timeout=120)
