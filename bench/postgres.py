@@ -91,7 +91,9 @@ def postgres_server(core=None):
 
 
 def environment(server, database):
-    return {**os.environ, **server.environment, "PGDATABASE": database}
+    """By TCP, as url()."""
+    way = {"PGHOST": "127.0.0.1", "PGDATABASE": database}
+    return {**os.environ, **server.environment, **way}
 
 
 def url(server, database):

@@ -5,15 +5,23 @@
  * ended when the server is ready for the next one, for only then its transaction is committed:
  * CommandComplete comes too early.
  *
+ * While events come by the thousands, the socket is left alone for a millisecond after each turn,
+ * as network cards do with interrupts: the server sends each event by itself, and to be woken for
+ * every few of them would cost all three, server, source and readers, more than the events do.
+ *
  * Whether the connection still lives is asked by TCP keep-alive and, when nothing came for a while,
  * by a question of whoever uses the session. */
 #include "pg_session.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #define QUIET_MS    15000 /* without a byte from the server this long: ask */
 #define FLUSH_EVERY 256
+#define MANY        64 /* events of one turn: there are more to come */
+#define REST_MS     1
+#define READS_MAX   64 /* of one turn, 16 KiB each: others want to be heard, too */
 
 static bool connected(const struct pg_session *s)
 {
@@ -32,6 +40,7 @@ static void forget(struct pg_session *s)
     s->state = PG_CLOSED;
     s->in_query = s->streaming = s->broken = s->asked = false;
     s->paused = false; /* the end of a pause is told to open streams only */
+    s->resting = false;
     s->unflushed = 0;
 }
 
@@ -64,7 +73,7 @@ void pg_session_lose_by_link(struct pg_session *s)
 static void watch(struct pg_session *s)
 {
     int unsent = PQflush(s->link.conn);
-    bool read = !s->paused || s->state != PG_OPEN;
+    bool read = !s->resting && (!s->paused || s->state != PG_OPEN);
     pg_link_watch(&s->link, (read ? FW_READABLE : 0) | (unsent > 0 ? FW_WRITABLE : 0));
 }
 
@@ -196,6 +205,7 @@ static void flush(struct pg_session *s)
 
 bool pg_session_appended(struct pg_session *s)
 {
+    s->turn_events++;
     if (++s->unflushed >= FLUSH_EVERY)
         flush(s);
     return !s->paused;
@@ -207,11 +217,41 @@ static void read_all(struct pg_session *s)
     take_results(s);
     if (connected(s) && s->events->input)
         s->events->input(s->arg);
+}
+
+/* What was taken is for the readers now; a broken connection has brought all that it had. */
+static void end_turn(struct pg_session *s)
+{
     if (!connected(s))
         return;
     flush(s);
     if (s->broken && !(s->paused && s->state == PG_OPEN))
         pg_session_lose_by_link(s);
+}
+
+/* Is there more to read at once, after n reads? */
+static bool more_to_read(const struct pg_session *s, unsigned n)
+{
+    struct pollfd socket = { .fd = PQsocket(s->link.conn), .events = POLLIN };
+    if (n == 1 && PQsslInUse(s->link.conn))
+        return true; /* the rest of a TLS record makes no socket readable */
+    return s->turn_events >= MANY && poll(&socket, 1, 0) > 0;
+}
+
+static void read_socket(struct pg_session *s)
+{
+    unsigned n = 0;
+    s->turn_events = 0;
+    do {
+        if (!PQconsumeInput(s->link.conn))
+            s->broken = true;
+        read_all(s);
+        n++;
+    } while (connected(s) && !s->broken && !s->paused && n < READS_MAX && more_to_read(s, n));
+    end_turn(s);
+    s->resting = connected(s) && s->turn_events >= MANY;
+    if (s->resting)
+        fw_timer_start(s->work, REST_MS);
 }
 
 static void on_io(void *arg, unsigned events)
@@ -220,9 +260,7 @@ static void on_io(void *arg, unsigned events)
     if (events & FW_READABLE) {
         s->heard_ms = fw_host_now_ms(s->host);
         s->asked = false;
-        if (!PQconsumeInput(s->link.conn))
-            s->broken = true;
-        read_all(s);
+        read_socket(s);
     }
     look_for_work(s);
 }
@@ -234,7 +272,13 @@ static void on_work(void *arg)
     struct pg_session *s = arg;
     if (!connected(s))
         return;
-    read_all(s); /* what a pause left in libpq's hands makes no socket readable */
+    if (s->resting) {
+        s->resting = false;
+        read_socket(s);
+    } else {
+        read_all(s); /* what a pause left in libpq's hands makes no socket readable */
+        end_turn(s);
+    }
     look_for_work(s);
 }
 

@@ -54,7 +54,9 @@ struct pg_session {
     /* the session's own */
     bool broken;            /* the connection is gone, what it brought is still being read */
     bool asked;             /* silent() was called, nothing came since */
+    bool resting;           /* the socket is left alone until `work` */
     unsigned unflushed;     /* events since the last fw_host_flush() */
+    unsigned turn_events;   /* … of this turn */
     unsigned answer_ms;     /* how long the query may be silent */
     int64_t heard_ms;       /* when the server last said something, or was last asked */
     struct fw_timer *work;  /* what must not happen inside the hub's call */

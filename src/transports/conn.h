@@ -61,6 +61,7 @@ struct history_request {
     struct list node; /* in channel->histories or ->polls, or worker->ahead_pages */
     struct conn *conn;
     struct channel *channel;
+    struct since asked; /* where the client stands */
     struct since since; /* of a poll: moves on with what was looked at */
     uint32_t last, limit;
     bool poll, ahead; /* ahead: it has waited for the log to come to `since` */

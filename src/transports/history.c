@@ -71,6 +71,7 @@ void history_begin(struct worker *w, struct conn *c, const struct params *params
                                 : LIMIT_DEFAULT,
         .poll = params->wait_s && !w->draining && !(c->flags & CONN_EOF),
     };
+    history->asked = history->since;
     history->until_ms = w->now_ms + (history->poll ? params->wait_s * 1000 : WORD_MS);
     c->more->history = history;
     c->state = CONN_WAIT;
@@ -254,6 +255,27 @@ static void wait_from(struct worker *w, struct history_request *history, uint64_
     conn_arm(w, history->conn);
 }
 
+/* Where the client stands, in its own words if it had some. */
+static const char *own_place(struct worker *w, const struct history_request *history,
+                             char text[POSITION_TEXT_MAX])
+{
+    if (history->asked.kind != SINCE_POSITION)
+        return worker_place(w, history->since.position.a);
+    (void)position_text(text, &history->asked.position);
+    return text;
+}
+
+/* Where a client goes on that has missed nothing. While the log is just being recovered, the place
+ * has no position that another server would understand; the client's own may be one. */
+static const char *quiet_place(struct worker *w, const struct history_request *history,
+                               uint64_t off, char text[POSITION_TEXT_MAX])
+{
+    const struct since *asked = &history->asked;
+    const char *place = worker_place(w, off);
+    bool better = asked->kind == SINCE_POSITION && asked->position.kind == POSITION_DURABLE;
+    return place[0] == 'l' && better ? own_place(w, history, text) : place;
+}
+
 /* Answers with what there is; or, where a poll may wait on and there is nothing, does not. */
 static void answer_or_wait(struct worker *w, struct conn *c, bool may_wait)
 {
@@ -263,10 +285,14 @@ static void answer_or_wait(struct worker *w, struct conn *c, bool may_wait)
     struct resume gap = { 0 };
     body_begin(&body, history->channel);
     int r = collect(w, history, &page, &gap);
-    if (may_wait && r == 0 && !page.count && !page.more && !gap.reason) {
+    bool nothing = r == 0 && !page.count && !page.more && !gap.reason;
+    if (may_wait && nothing) {
         wait_from(w, history, page.next);
     } else {
-        body_end(w, &body, worker_place(w, page.next), page.more, &gap);
+        char text[POSITION_TEXT_MAX];
+        const char *next =
+            nothing ? quiet_place(w, history, page.next, text) : worker_place(w, page.next);
+        body_end(w, &body, next, page.more, &gap);
         answer(w, c, &body, r);
     }
     buf_done(&body);
@@ -279,10 +305,10 @@ static void answer_unheard(struct worker *w, struct conn *c)
     struct history_request *history = c->more->history;
     struct buf body = buf_make(4096);
     struct resume none = { 0 };
-    char place[POSITION_TEXT_MAX];
-    (void)position_text(place, &history->since.position);
+    char text[POSITION_TEXT_MAX];
+    const char *next = own_place(w, history, text);
     body_begin(&body, history->channel);
-    body_end(w, &body, place, false, &none);
+    body_end(w, &body, next, false, &none);
     answer(w, c, &body, 0);
     buf_done(&body);
 }

@@ -1,4 +1,5 @@
 """The long poll: GET /history/CHANNEL?since=POS&wait=SECONDS."""
+import contextlib
 import os
 import signal
 import socket
@@ -237,6 +238,32 @@ def test_a_durable_source_and_a_restart(t):
     database.execute("insert into fanwire_outbox (channel, payload) values ('x', '3')")
     page = raw.response().json
     equal((payloads(page), page["gap"]), ([3], None))
+
+
+def test_a_durable_source_is_away_when_the_time_is_over(t):
+    """What `next` says holds at another server, too: the client may ask that one next."""
+    path = os.path.join(t.directory, "app.db")
+    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
+        database.execute("create table t (a)")  # with a rollback journal: its writers shut all out
+        server = t.server("sqlite:" + path, workers=1, exits_expected=True)
+        server.wait_for_log(event="opened")
+        database.execute("insert into fanwire_outbox (channel, payload) values ('x', '1')")
+        page = server.get("/history/x?wait=30&since=oldest").json
+        equal(payloads(page), [1])
+        raw = poll(server, "x?wait=3&since=" + page["next"])
+        equal(server.get("/history/x?since=" + page["next"]).json["events"], [])  # that one waits
+        database.execute("begin exclusive")
+        source = server.source_pid()
+        os.kill(source, signal.SIGKILL)
+        eventually(lambda: server.source_pid() not in (None, source), 10, "it is started again")
+        answer = raw.response().json
+        equal((answer["events"], answer["next"], answer["gap"]), ([], page["next"], None))
+        database.execute("rollback")
+        database.execute("insert into fanwire_outbox (channel, payload) values ('x', '2')")
+    equal(server.stop(), 0)
+    server = t.server("sqlite:" + path, workers=1)
+    page = server.get("/history/x?wait=30&since=" + answer["next"]).json
+    equal((payloads(page), page["gap"]), ([2], None))
 
 
 def test_cors_and_pipelining(t):

@@ -346,7 +346,7 @@ static void gives_up_a_server_that_hangs(void **state)
     publish(f, 1, "c", "x");
     expect_answer(f, 0);
     int pid = atoi(pg_fixture_sql(f, "select pid from pg_stat_activity where application_name = "
-                                     "'fanwire'"));
+                                     "'fanwire' order by backend_start desc limit 1"));
     snprintf(command, sizeof command, "kill -STOP %d", pid);
     assert_int_equal(system(command), 0);
     publish(f, 2, "c", "x");
