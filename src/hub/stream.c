@@ -75,7 +75,8 @@ void stream_recover(struct engine *engine)
     struct stream *stream = &engine->stream;
     bool was_up = log_up(engine->log);
     log_recover(engine->log);
-    stream->recovered = stream->gap_due = true;
+    stream->recovered = true;
+    stream->gap_due = log_opened(engine->log); /* else nobody was promised anything */
     stream->lost_at = log_head(engine->log);
     stream->lost_why = REASON_RESTART;
     stream->told_down = !was_up;
@@ -114,6 +115,7 @@ void fw_host_opened(struct fw_host *host, const char *mode, const char *guarante
     if (stream->mode)
         count(&engine->counters->source_reconnects, 1);
     stream->open = true;
+    log_set_opened(engine->log);
     stream->mode = mode;
     stream->guarantee = guarantee;
     stream->opened_ms = stream->settle_until_ms = engine_now_ms(engine);
@@ -264,11 +266,11 @@ bool fw_host_continue(struct fw_host *host, uint64_t identity, uint64_t ret_pos[
 }
 
 /* Has the log been another stream's? One without identity is known by having been open, here or in
- * the process before us. */
+ * a process before us. */
 static bool held_another(const struct engine *engine, uint64_t identity)
 {
     uint64_t before = log_identity(engine->log);
-    bool used = before != 0 || engine->stream.mode || engine->stream.recovered;
+    bool used = before != 0 || log_opened(engine->log);
     return used && before != identity;
 }
 

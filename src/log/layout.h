@@ -53,6 +53,7 @@ struct log_header {
     alignas(LOG_LINE) _Atomic int64_t beat;
     alignas(LOG_LINE) _Atomic uint32_t wake; /* a futex: counts wake-ups */
     alignas(LOG_LINE) _Atomic uint32_t up;
+    _Atomic uint32_t opened;
     alignas(LOG_LINE) _Atomic uint64_t identity;
     _Atomic uint64_t identity_from; /* positions before this offset are of another identity */
 };

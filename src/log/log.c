@@ -105,6 +105,16 @@ bool log_up(const struct log *log)
     return atomic_load_explicit(&log->header->up, memory_order_acquire) != 0; /* log_set_up() */
 }
 
+void log_set_opened(struct log *log)
+{
+    atomic_store_explicit(&log->header->opened, 1, memory_order_relaxed); /* writers alone ask */
+}
+
+bool log_opened(const struct log *log)
+{
+    return atomic_load_explicit(&log->header->opened, memory_order_relaxed) != 0;
+}
+
 /* The release store pairs with log_identity(): whoever sees the new identity also sees from which
  * offset on the log's positions are of it. */
 void log_set_identity(struct log *log, uint64_t identity)

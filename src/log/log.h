@@ -61,6 +61,8 @@ void log_set_beat(struct log *log, int64_t monotonic_ms);
 int64_t log_beat(const struct log *log);
 void log_set_up(struct log *log, bool up); /* is the source there? */
 bool log_up(const struct log *log);
+void log_set_opened(struct log *log); /* a source has been there: from now on for good */
+bool log_opened(const struct log *log);
 /* 0: positions are offsets of this log; else the identity of the stream the positions belong to.
  * Set it before appending the first event of a new identity. */
 void log_set_identity(struct log *log, uint64_t identity);

@@ -94,7 +94,8 @@ static void join(struct stage *stage, struct probe *probe)
     probe_adopt(probe, reader);
 }
 
-/* The kinds of the records of "" as letters: g, d, u; their gap's reason must be `restart`. */
+/* The kinds of the records of "" as letters: gap, down, up, begin (of a durable stream); the reason
+ * must be `restart` where there is one. */
 static void control_records(const struct log *log, char *out, size_t size)
 {
     struct log_record record;
@@ -108,8 +109,9 @@ static void control_records(const struct log *log, char *out, size_t size)
             continue;
         assert_int_equal(log_body(log, &record, body), 1);
         assert_int_equal(control_decode(record.data, record.len, &after, &reason), 0);
-        assert_int_equal(reason, record.kind == RECORD_UP ? REASON_NONE : REASON_RESTART);
-        out[n++] = "-gdu"[record.kind];
+        bool why = record.kind == RECORD_DOWN || record.kind == RECORD_GAP;
+        assert_int_equal(reason, why ? REASON_RESTART : REASON_NONE);
+        out[n++] = "-gdub"[record.kind];
     }
     out[n] = '\0';
 }
@@ -247,41 +249,56 @@ static void strangers_are_turned_away(void **state)
     teardown(&stage);
 }
 
-static void *run_engine(void *arg)
-{
-    (void)engine_run(arg);
-    return NULL;
-}
-
 /* An orderly end says so; the next one has nothing to add but its gap. */
 static void an_orderly_end_is_down_once(void **state)
 {
     struct rig rig;
-    struct engine *engine;
-    struct fw_error err;
-    pthread_t thread;
     char controls[16];
     fake_begin((struct fake_script){ .open = true });
     rig_start(&rig, "plain:", 1 << 16, 0);
     wait_up(rig.log);
-    engine_stop(rig.engine);
-    pthread_join(rig.thread, NULL);
-    engine_free(rig.engine);
-    control_records(rig.log, controls, sizeof(controls));
-    assert_string_equal(controls, "ud");
-    struct engine_options options = {
-        .url = "plain:", .sources = fake_sources, .log = rig.log, .listen_fd = -1
-    };
-    assert_int_equal(engine_new(&options, &engine, &err), 0);
-    assert_int_equal(pthread_create(&thread, NULL, run_engine, engine), 0);
+    rig_restart(&rig);
     wait_up(rig.log);
-    engine_stop(engine);
-    pthread_join(thread, NULL);
-    engine_free(engine);
     control_records(rig.log, controls, sizeof(controls));
-    assert_string_equal(controls, "udgud");
-    log_close(rig.log);
-    pthread_mutex_destroy(&rig.lock);
+    assert_string_equal(controls, "udgu");
+    rig_stop(&rig);
+}
+
+static void open_durable(struct fw_host *host, void *arg)
+{
+    uint64_t pos[2];
+    assert_false(fw_host_continue(host, 7, pos));
+    fw_host_begin(host, 7, (uint64_t[2]){ 1, 0 });
+    fw_host_opened(host, "scripted", "what the test says", 7);
+}
+
+static void open_plain(struct fw_host *host, void *arg)
+{
+    fw_host_opened(host, "scripted", "what the test says", 0);
+}
+
+/* Nobody was promised anything by one that was never open: its successor has no gap to tell. */
+static void one_that_was_never_open_leaves_no_gap(void **state)
+{
+    static const struct {
+        const char *url, *controls;
+        void (*open)(struct fw_host *host, void *arg);
+    } kinds[] = { { "plain:", "du", open_plain }, { "stored:", "dbu", open_durable } };
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct rig rig;
+        char controls[16];
+        fake_begin((struct fake_script){ .identity = 7 });
+        rig_start(&rig, kinds[i].url, 1 << 16, 0);
+        fake_expect("open");
+        fake_lost("restart");
+        rig_restart(&rig);
+        fake_expect("open");
+        fake_run(kinds[i].open, NULL);
+        wait_up(rig.log);
+        control_records(rig.log, controls, sizeof(controls));
+        assert_string_equal(controls, kinds[i].controls);
+        rig_stop(&rig);
+    }
 }
 
 int main(void)
@@ -292,6 +309,7 @@ int main(void)
         cmocka_unit_test(a_second_writer_is_refused),
         cmocka_unit_test(strangers_are_turned_away),
         cmocka_unit_test(an_orderly_end_is_down_once),
+        cmocka_unit_test(one_that_was_never_open_leaves_no_gap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
