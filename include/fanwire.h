@@ -26,11 +26,12 @@ struct fw_sub;
 
 /* What fw_sub_next() returned. */
 enum fw_kind {
-    FW_MESSAGE = 1, /* an event of a channel */
-    FW_READY = 2,   /* the backend confirmed the channel; everything up to `id` was returned */
-    FW_GAP = 3,     /* events after `after` and before `before` may be missing: reload, go on */
-    FW_DOWN = 4,    /* the source is away (`reason`); nothing is lost unless a gap follows */
-    FW_UP = 5,      /* the source is back */
+    FW_MESSAGE = 1,  /* an event of a channel */
+    FW_READY = 2,    /* the backend confirmed the channel; everything up to `id` was returned */
+    FW_GAP = 3,      /* events after `after` and before `before` may be missing: reload, go on */
+    FW_DOWN = 4,     /* the source is away (`reason`); nothing is lost unless a gap follows */
+    FW_UP = 5,       /* the source is back */
+    FW_SNAPSHOT = 6, /* a row that stands before a channel's events (fw_sub_options.snapshot) */
 };
 
 /* The text of a failure. Written on failure only; safe to print. */
@@ -44,15 +45,23 @@ struct fw_error {
 struct fw_event {
     int kind;            /* enum fw_kind */
     const char *channel; /* "" when it concerns all channels of the subscription */
-    const void *data;    /* MESSAGE: the payload, followed by one NUL that `len` does not count */
-    size_t len;          /* bytes of payload */
-    const char *id;      /* position of this event: pass it as `since` to go on after it */
+    const void *data;    /* MESSAGE: the payload; SNAPSHOT: the row, a JSON object. A NUL follows,
+                            which `len` does not count */
+    size_t len;          /* bytes of data */
+    const char *id;      /* position of this event: pass it as `since` to go on after it; SNAPSHOT:
+                            "", nobody resumes among rows */
     int64_t time_ms;     /* when the source took it in, ms since 1970 UTC; 0 if unknown */
     const char *after;   /* GAP: the last position known to be complete; NULL if unknown */
     const char *before;  /* GAP: the position from which the stream is whole again */
     const char *reason;  /* GAP, DOWN: lapped expired connection-lost restart not-covered too-large
                             new-epoch slot-lost foreign-position ended hung; "" otherwise */
     const char *from;    /* MESSAGE: the publishing client, "" if unknown */
+};
+
+/* The query whose rows stand before the events of a channel: one SELECT (WITH, VALUES, TABLE). */
+struct fw_snapshot_query {
+    const char *channel;
+    const char *sql;
 };
 
 /* Zeroed fields mean the default. `size` = sizeof(struct fw_hub_options). */
@@ -62,18 +71,23 @@ struct fw_hub_options {
     unsigned linger_ms; /* how long a channel is listened to after its last subscription; 60 s */
     int in_process;     /* run the source in a thread of the calling process (as for now it always
                            does). Such a hub does not survive fork(): the child gets -ECHILD. */
+    const struct fw_snapshot_query *snapshots; /* n_snapshots, of channels that differ; databases */
+    size_t n_snapshots;
 };
 
 struct fw_sub_options {
     size_t size;
     const char *since; /* position, "now" (default) or "oldest"; exclusive */
     unsigned last; /* first the newest N events held of the channel (1–1000); not with since */
+    int snapshot;  /* first the rows of the channel's query, then exactly the events that they do
+                      not contain; not with since or last */
 };
 
 /* Opens a hub on `url` ("postgres://…", "memory:", "stdin:CHANNEL"; docs/sources lists all) and
  * starts its source. Returns at once: an absent backend is no error here, subscriptions are told
  * (FW_DOWN) and it is tried again until it is there.
- * Returns 0, -EINVAL for a bad URL, -ENOMEM, -EAGAIN (no thread or descriptor).
+ * Returns 0, -EINVAL for a bad URL or snapshot (a source that runs no queries has none), -ENOMEM,
+ * -EAGAIN (no thread or descriptor).
  * Ownership: *ret_hub is owned, released by fw_hub_close(). `url` and `options` are copied.
  * Thread: any. Does not block. */
 FW_API int fw_hub_open(const char *url, const struct fw_hub_options *options,
@@ -106,7 +120,8 @@ FW_API int fw_hub_publish_with(struct fw_hub *hub, const char *channel, const vo
 FW_API void fw_hub_close(struct fw_hub *hub);
 
 /* Opens a subscription to `channel` (NULL: none yet, see fw_sub_add()).
- * Returns 0, -EINVAL (bad channel, position or options), -ENOMEM, -EMFILE.
+ * Returns 0, -EINVAL (bad channel, position or options; `snapshot` where the hub has no query for
+ * the channel), -ENOMEM, -EMFILE.
  * Ownership: *ret_sub is owned, released by fw_sub_close(). Thread: any. Does not block. */
 FW_API int fw_sub_open(struct fw_hub *hub, const char *channel,
                        const struct fw_sub_options *options, struct fw_sub **ret_sub,
@@ -114,7 +129,9 @@ FW_API int fw_sub_open(struct fw_hub *hub, const char *channel,
 
 /* Adds a channel. With `since` or `last`, its events up to the subscription's place are returned
  * first, then FW_READY, then it merges; order is promised per channel, and over all channels from
- * FW_READY on. Returns 0, -EINVAL, -EEXIST, -ENOMEM, -ECHILD. Thread: the subscription's. */
+ * FW_READY on. With `snapshot` the rows come first, then those events that they do not contain;
+ * meanwhile other channels go on. Rows are had for one channel of a subscription after the other.
+ * Returns 0, -EINVAL, -EEXIST, -ENOMEM, -ECHILD. Thread: the subscription's. */
 FW_API int fw_sub_add(struct fw_sub *sub, const char *channel, const struct fw_sub_options *options,
                       struct fw_error *err);
 
@@ -125,9 +142,11 @@ FW_API int fw_sub_remove(struct fw_sub *sub, const char *channel);
 /* Returns the next step of the subscription: its kind (> 0), 0 when `timeout_ms` passed (< 0: wait
  * for ever; 0: only look), or a negative errno with the text in fw_sub_error(): -ECANCELED after
  * fw_sub_cancel(), -ECHILD after fork(), -EPIPE when the hub was closed; -EACCES, -EINVAL or -EIO
- * when the source refuses a channel, which is then removed: the others go on with the next call.
+ * when the source refuses a channel, or its rows cannot be had (also -EMSGSIZE, over 16 MiB, and
+ * -EAGAIN, which may pass), which is then removed: the others go on with the next call.
  * Ownership: what *ev points to is borrowed until the next call on this subscription.
- * Thread: one at a time. Blocks as told; allocates only when an event outgrows its buffer. */
+ * Thread: one at a time. Blocks as told; allocates only when an event outgrows its buffer, and
+ * for rows: those of one channel, until they are returned. */
 FW_API int fw_sub_next(struct fw_sub *sub, struct fw_event *ev, int timeout_ms);
 
 /* A descriptor that polls readable when fw_sub_next(sub, ev, 0) has something to return, for event
@@ -141,7 +160,8 @@ FW_API void fw_sub_cancel(struct fw_sub *sub);
 
 /* Writes the position up to which the subscription has returned everything; hand it as `since` to
  * resume. `buf` holds FW_POSITION_MAX + 1 bytes. Returns 0, -EINVAL (`buf` too small) or -EAGAIN
- * (where a channel begins is not known yet: its `since` or `last` waits for the source).
+ * (where a channel begins is not known yet: its `since` or `last` waits for the source; or it began
+ * with `snapshot` and is not ready).
  * Thread: the subscription's. */
 FW_API int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size);
 

@@ -359,6 +359,11 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     struct engine *engine;
     if (!class)
         return unknown_scheme(classes, options->url, err);
+    if (options->n_snapshots && !class->snapshot)
+        return error_set(err, -EINVAL,
+                         "snapshots are for databases, postgres:// and sqlite:; source %s has no "
+                         "rows to ask for",
+                         class->kind);
     int r = log_lock_writer(options->log);
     if (r < 0)
         return error_set(err, r, "another process writes this log already");

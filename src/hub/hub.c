@@ -8,6 +8,7 @@
 #include "list.h"
 #include "meta.h"
 #include "pattern.h"
+#include "position.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -80,6 +81,7 @@ static int core_new(size_t retain, struct hub_core **ret)
     }
     *page = 1;
     core->here = page;
+    core->ahead_ms = AHEAD_MS;
     *ret = core;
     return 0;
 }
@@ -100,6 +102,7 @@ void hub_core_unref(struct hub_core *core)
     if (!core || atomic_fetch_sub_explicit(&core->refs, 1, memory_order_acq_rel) != 1)
         return;
     log_close(core->log);
+    snapshot_queries_done(&core->snapshots);
     munmap((void *)(uintptr_t)core->here, PAGE_SIZE);
     free(core);
 }
@@ -180,6 +183,24 @@ int hub_connect(struct fw_hub *hub, struct reader **ret)
     return reader_adopt(ends[1], ret);
 }
 
+static int start(struct fw_hub *hub, const char *url, const struct fw_source_class *const *sources,
+                 unsigned linger_ms, struct fw_error *err)
+{
+    struct engine_options e = { .url = url,
+                                .sources = sources,
+                                .log = hub->core->log,
+                                .linger_ms = linger_ms,
+                                .snapshots = hub->core->snapshots.items,
+                                .n_snapshots = hub->core->snapshots.n,
+                                .listen_fd = -1 };
+    int r = engine_new(&e, &hub->engine, err);
+    if (r == 0 && hub->kick < 0)
+        r = error_set(err, -EMFILE, "no descriptor left for the hub");
+    else if (r == 0 && ((r = hub_connect(hub, &hub->reader)) < 0 || (r = start_thread(hub)) < 0))
+        (void)error_set(err, r, "the hub's thread could not be started: %s", strerror(-r));
+    return r;
+}
+
 int hub_open_with(const char *url, const struct fw_hub_options *options,
                   const struct fw_source_class *const *sources, struct fw_hub **ret_hub,
                   struct fw_error *err)
@@ -193,22 +214,13 @@ int hub_open_with(const char *url, const struct fw_hub_options *options,
         return error_set(err, -ENOMEM, "out of memory for a hub");
     init_publishing(hub);
     r = core_new(o.retain, &hub->core);
-    if (r < 0) {
+    if (r < 0)
         (void)error_set(err, r, "no log of %zu bytes: %s; ask for less by retain", o.retain,
                         strerror(-r));
-        free_hub(hub);
-        return r;
-    }
-    struct engine_options e = { .url = url,
-                                .sources = sources,
-                                .log = hub->core->log,
-                                .linger_ms = o.linger_ms,
-                                .listen_fd = -1 };
-    r = engine_new(&e, &hub->engine, err);
-    if (r == 0 && hub->kick < 0)
-        r = error_set(err, -EMFILE, "no descriptor left for the hub");
-    else if (r == 0 && ((r = hub_connect(hub, &hub->reader)) < 0 || (r = start_thread(hub)) < 0))
-        (void)error_set(err, r, "the hub's thread could not be started: %s", strerror(-r));
+    else
+        r = snapshot_queries_copy(o.snapshots, o.n_snapshots, &hub->core->snapshots, err);
+    if (r == 0)
+        r = start(hub, url, sources, o.linger_ms, err);
     if (r < 0) {
         free_hub(hub);
         return r;

@@ -4,6 +4,7 @@
 
 #include "log.h"
 #include "reader.h"
+#include "snapshot_query.h"
 
 #include <fanwire.h>
 #include <stdatomic.h>
@@ -14,6 +15,8 @@ struct hub_core {
     _Atomic unsigned refs;
     struct log *log;
     const volatile uint8_t *here; /* 1; a page that is wiped in a forked child */
+    struct snapshot_queries snapshots;
+    int ahead_ms; /* how long a position may be ahead of the log; tests set it, before they ask */
 };
 
 struct hub_core *hub_core(const struct fw_hub *hub);

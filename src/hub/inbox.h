@@ -28,9 +28,9 @@
  *                index, until one is refused: then b = how many were accepted, and c = 1 where
  *                these stay so, 0 where none or all of a batch is stored
  *
- *   ROWS         a = request; code, b = bytes of rows, c = until; channel; data: the rows (JSON
- *                texts, each followed by a NUL), then the offsets of the events that come after
- *                them but stand before offset `until` (u64 each)
+ *   ROWS         a = request; code, b = bytes of rows, c = until; channel, message (refused: why);
+ *                data: the rows (JSON texts, each followed by a NUL), then the offsets of the
+ *                events that come after them but stand before offset `until` (u64 each)
  *
  * MORE is set on PUBLISH, BATCH, DATA and ROWS while data is left. Other messages may stand between
  * them.

@@ -9,12 +9,16 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #define SLICE          4096 /* foreign records between two looks at time-out and cancellation */
 #define INBOX_EVERY    256  /* records between two looks at the inbox while an answer is awaited */
 #define BODY_CAP_MIN   4096
-#define UNSENT_WAIT_MS 10 /* while requests don't fit: how long events may go unnoticed */
+#define LOOK_AGAIN     (-4096) /* no errno */
+#define UNSENT_WAIT_MS 10      /* while requests don't fit: how long events may go unnoticed */
 
 /* ---- events ---- */
 
@@ -57,10 +61,8 @@ int sub_message(struct fw_sub *sub, const struct log_record *record, struct fw_e
     return FW_MESSAGE;
 }
 
-/* A step that is no message: everything but kind, channel and reason is empty. `id` is the place of
- * the cursor. */
-static int step(struct fw_sub *sub, enum fw_kind kind, const char *channel, enum gap_reason reason,
-                struct fw_event *ev)
+int sub_step(struct fw_sub *sub, enum fw_kind kind, const char *channel, enum gap_reason reason,
+             struct fw_event *ev)
 {
     write_position(sub, sub->id, sub->cursor);
     *ev = (struct fw_event){ .kind = kind,
@@ -77,7 +79,7 @@ static int step(struct fw_sub *sub, enum fw_kind kind, const char *channel, enum
 int sub_gap(struct fw_sub *sub, const char *channel, uint64_t after, uint64_t before,
             enum gap_reason reason, struct fw_event *ev)
 {
-    (void)step(sub, FW_GAP, channel, reason, ev);
+    (void)sub_step(sub, FW_GAP, channel, reason, ev);
     if (after)
         (void)position_write(sub->after, sub->log, NULL, after);
     ev->after = after ? sub->after : NULL;
@@ -120,12 +122,39 @@ static void disarm(struct fw_sub *sub)
         (void)eventfd_write(reader_eventfd(sub->reader), 1);
 }
 
+static int make_timer(struct fw_sub *sub)
+{
+    struct epoll_event e = { .events = EPOLLIN };
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (fd >= 0 && epoll_ctl(sub->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* The descriptor also shows that a channel no longer waits for its position. Without a timer it
+ * shows with the next event. */
+static void watch_time(struct fw_sub *sub)
+{
+    int64_t deadline_ms = replay_deadline_ms(sub);
+    struct itimerspec at = { 0 }; /* also takes back that it has expired */
+    if (deadline_ms >= 0)
+        at.it_value = (struct timespec){ .tv_sec = deadline_ms / 1000,
+                                         .tv_nsec = deadline_ms % 1000 * 1000000L };
+    if (sub->timer_fd < 0 && deadline_ms >= 0)
+        sub->timer_fd = make_timer(sub);
+    if (sub->timer_fd >= 0)
+        (void)timerfd_settime(sub->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
 /* True when something has come meanwhile. */
 static bool arm(struct fw_sub *sub)
 {
     eventfd_t kicks;
     if (!sub->epoll_eventfd)
         return false;
+    watch_time(sub);
     (void)eventfd_read(reader_eventfd(sub->reader), &kicks);
     sub->armed = sub->attention = true;
     if (!interrupted(sub) && log_sleep((struct log *)sub->log, sub->slot, sub->cursor))
@@ -135,102 +164,11 @@ static bool arm(struct fw_sub *sub)
     return true;
 }
 
-/* ---- steps that are not in the log at the cursor ---- */
-
-static enum gap_reason down_reason(const struct fw_sub *sub)
-{
-    const struct log_channel control = { .hash = log_hash(sub->log, "", 0), .name = "" };
-    uint64_t offsets[LOG_HOPS_MAX], after;
-    enum gap_reason reason = REASON_CONNECTION_LOST;
-    char body[256] __attribute__((aligned(8)));
-    int n = log_walk(sub->log, &control, log_tail(sub->log), sub->cursor, offsets, LOG_HOPS_MAX);
-    while (n-- > 0) {
-        struct log_record record;
-        if (!log_peek(sub->log, offsets[n], &record) || log_body_size(&record) > sizeof(body) ||
-            !log_body(sub->log, &record, body))
-            break;
-        if (record.kind == RECORD_DOWN) {
-            (void)control_decode(record.data, record.len, &after, &reason);
-            break;
-        }
-    }
-    return reason;
-}
-
-/* The source's state by the header's word: for a subscription that begins, or was lapped, the
- * record that told it lies before the cursor. */
-static int state_step(struct fw_sub *sub, struct fw_event *ev)
-{
-    bool down = log_used(sub->log) && !log_up(sub->log);
-    sub->check_state = false;
-    if (down == sub->down)
-        return 0;
-    sub->down = down;
-    return down ? step(sub, FW_DOWN, "", down_reason(sub), ev)
-                : step(sub, FW_UP, "", REASON_NONE, ev);
-}
-
-static int refused_step(struct fw_sub *sub)
-{
-    struct sub_channel *c = list_entry(sub->refused.next, struct sub_channel, queue);
-    int code = c->refused == CODE_CHANNEL_FORBIDDEN ? -EACCES
-               : c->refused == CODE_BAD_CHANNEL     ? -EINVAL
-                                                    : -EIO;
-    (void)error_set(&sub->error, code, "the source refuses channel \"%s\" (%s): %s", c->name,
-                    code_text(c->refused), c->message);
-    sub_free_channel(sub, c);
-    return code;
-}
-
-static int replay_step(struct fw_sub *sub, struct fw_event *ev)
-{
-    while (sub->replay.channel || !list_empty(&sub->answered)) {
-        int r = 0;
-        if (!sub->replay.channel)
-            r = replay_start(sub, list_entry(sub->answered.next, struct sub_channel, queue));
-        if (r == 0)
-            r = replay_next(sub, ev);
-        if (r > 0)
-            return r;
-        if (r < 0) {
-            replay_stop(sub); /* from its beginning, when there is memory again */
-            return error_set(&sub->error, r, "out of memory for a replay");
-        }
-        sub_requeue(sub->replay.channel, &sub->confirming);
-        replay_stop(sub);
-    }
-    return 0;
-}
-
-static bool ready_due(const struct fw_sub *sub)
-{
-    return !list_empty(&sub->confirming) &&
-           sub->cursor >= list_entry(sub->confirming.next, struct sub_channel, queue)->ready_at;
-}
-
-static int ready_step(struct fw_sub *sub, struct fw_event *ev)
-{
-    if (!ready_due(sub))
-        return 0;
-    struct sub_channel *c = list_entry(list_pop(&sub->confirming), struct sub_channel, queue);
-    return step(sub, FW_READY, c->name, REASON_NONE, ev);
-}
-
 static int due_step(struct fw_sub *sub, struct fw_event *ev)
 {
-    int r = 0;
     if (sub->armed)
         disarm(sub);
-    if (sub->check_state)
-        r = state_step(sub, ev);
-    if (r == 0 && !list_empty(&sub->refused))
-        r = refused_step(sub);
-    if (r == 0)
-        r = replay_step(sub, ev);
-    if (r == 0)
-        r = ready_step(sub, ev);
-    sub->attention = r != 0 || !list_empty(&sub->confirming);
-    return r;
+    return sub_due(sub, ev);
 }
 
 /* ---- the log ---- */
@@ -304,11 +242,13 @@ static int control_step(struct fw_sub *sub, const struct log_record *record, str
         return sub_gap_record(sub, record, "", ev);
     (void)control_decode(record->data, record->len, &after, &reason);
     if (record->kind == RECORD_DOWN && !sub->down)
-        r = step(sub, FW_DOWN, "", reason, ev);
+        r = sub_step(sub, FW_DOWN, "", reason, ev);
     else if (record->kind == RECORD_UP && sub->down)
-        r = step(sub, FW_UP, "", REASON_NONE, ev);
+        r = sub_step(sub, FW_UP, "", REASON_NONE, ev);
     if (r > 0) {
         sub->down = r == FW_DOWN;
+        if (!sub->down)
+            replay_up(sub);
         ev->time_ms = (int64_t)record->time_ms;
     }
     return r;
@@ -333,7 +273,7 @@ static int take(struct fw_sub *sub, struct log_record *record, struct fw_event *
     return record->kind == RECORD_MESSAGE ? sub_message(sub, record, ev) : 0;
 }
 
-/* Reads on to the next record that is for us. Its kind; 0 at the end of the log; -EAGAIN when a
+/* Reads on to the next record that is for us. Its kind; 0 at the end of the log; LOOK_AGAIN when a
  * slice brought nothing or a channel is ready. */
 static int read_on(struct fw_sub *sub, struct fw_event *ev)
 {
@@ -344,8 +284,8 @@ static int read_on(struct fw_sub *sub, struct fw_event *ev)
             if (sub->cursor >= sub->limit)
                 return 0;
         }
-        if (sub->attention && ready_due(sub))
-            return -EAGAIN;
+        if (sub->attention && sub_ready_due(sub))
+            return LOOK_AGAIN;
         if (!log_peek(sub->log, sub->cursor, &record))
             return lapped(sub, ev);
         if (record.kind == RECORD_PAD || (record.channel_len > 0 && !wants(sub, &record))) {
@@ -356,7 +296,7 @@ static int read_on(struct fw_sub *sub, struct fw_event *ev)
         if (r != 0)
             return r;
     }
-    return -EAGAIN;
+    return LOOK_AGAIN;
 }
 
 /* ---- waiting ---- */
@@ -371,7 +311,7 @@ static int interruption(struct fw_sub *sub)
 static void wait_for_change(struct fw_sub *sub, uint32_t word, int64_t left_ms)
 {
     int timeout_ms = left_ms < 0 ? -1 : left_ms > INT32_MAX ? INT32_MAX : (int)left_ms;
-    if (list_empty(&sub->unsent)) {
+    if (!sub_has_unsent(sub)) {
         (void)log_wait(sub->log, word, timeout_ms);
         return;
     }
@@ -379,6 +319,16 @@ static void wait_for_change(struct fw_sub *sub, uint32_t word, int64_t left_ms)
         timeout_ms = UNSENT_WAIT_MS;
     struct pollfd p = { .fd = reader_fd(sub->reader), .events = POLLIN | POLLOUT };
     (void)poll(&p, 1, timeout_ms);
+}
+
+/* The time that is left, or until a channel no longer waits for its position. */
+static int64_t sooner(int64_t left_ms, int64_t until_ms)
+{
+    if (until_ms < 0)
+        return left_ms;
+    int64_t wait_ms = until_ms - clock_monotonic_ms();
+    wait_ms = wait_ms < 0 ? 0 : wait_ms;
+    return left_ms < 0 || wait_ms < left_ms ? wait_ms : left_ms;
 }
 
 /* Nothing to return: waits. 1 to look again, 0 when the time is over, or -errno. `dry`: the cursor
@@ -389,16 +339,26 @@ static int await(struct fw_sub *sub, int64_t deadline_ms, bool dry)
     sub_process_inbox(sub);
     if (interrupted(sub) || !list_empty(&sub->answered) || !list_empty(&sub->refused))
         return 1;
+    if (replay_look_ahead(sub))
+        return 1;
     int64_t left_ms = deadline_ms < 0 ? -1 : deadline_ms - clock_monotonic_ms();
     if (deadline_ms >= 0 && left_ms <= 0) {
         return dry && arm(sub) ? 1 : 0;
     }
+    left_ms = sooner(left_ms, replay_deadline_ms(sub));
     if (!dry || log_indexed(sub->log) != sub->cursor)
         return 1;
     if (sub->gone)
         return error_set(&sub->error, -EPIPE, "the hub was closed");
     wait_for_change(sub, word, left_ms);
     return 1;
+}
+
+/* Something that does not come by the log at the cursor. */
+static bool is_expecting(const struct fw_sub *sub)
+{
+    return sub->n_asked > 0 || (sub->rows.channel && !sub->rows.whole) ||
+           !list_empty(&sub->rowless) || !list_empty(&sub->ahead);
 }
 
 /* Nothing in here calls the kernel while there is something to return, but for an inbox that an
@@ -413,16 +373,17 @@ int fw_sub_next(struct fw_sub *sub, struct fw_event *ev, int timeout_ms)
         int r = sub->attention ? due_step(sub, ev) : 0;
         if (r == 0)
             r = read_on(sub, ev);
-        if (sub->attention && (r == 0 || r == -EAGAIN)) {
-            int ready = ready_step(sub, ev); /* the cursor has moved */
+        if (sub->attention && (r == 0 || r == LOOK_AGAIN)) {
+            int ready = sub_ready_step(sub, ev); /* the cursor has moved */
             r = ready ? ready : r;
         }
         atomic_store_explicit(&sub->slot->cursor, sub->cursor, memory_order_relaxed);
-        if (sub->n_asked > 0 && ++sub->ticks >= INBOX_EVERY) {
+        if (is_expecting(sub) && ++sub->ticks >= INBOX_EVERY) {
             sub->ticks = 0;
             sub_process_inbox(sub);
+            (void)replay_look_ahead(sub);
         }
-        if (r != 0 && r != -EAGAIN)
+        if (r != 0 && r != LOOK_AGAIN)
             return r;
         if (!timed) {
             deadline_ms = clock_monotonic_ms() + timeout_ms;
@@ -441,6 +402,9 @@ int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size)
     uint64_t off = sub->replay.channel ? sub->replay.at : sub->cursor;
     for (struct list *l = sub->channels.next; l != &sub->channels; l = l->next) {
         const struct sub_channel *c = list_entry(l, struct sub_channel, node);
+        bool ready = sub->replay.channel != c && sub->cursor >= c->ready_at;
+        if (c->rows && !c->refused && (c->live_from == UINT64_MAX || !ready))
+            return -EAGAIN;
         if (c->live_from != UINT64_MAX || c->refused)
             continue;
         if (c->since.kind != SINCE_NOW || c->last)

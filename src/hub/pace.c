@@ -13,7 +13,10 @@ static void note_progress(struct pace *pace, uint64_t cursor, uint64_t log_size,
         return;
     pace->cursor = cursor;
     pace->moved_ms = now_ms;
-    if (cursor < pace->mark || cursor - pace->mark >= stride) {
+    if (cursor <
+        pace->mark) { /* no progress: the average of a crowd, when its first ones are done */
+        pace->mark = cursor;
+    } else if (cursor - pace->mark >= stride) {
         pace->mark = cursor;
         pace->held_ms = 0;
     }

@@ -141,6 +141,29 @@ int since_parse(const char *text, size_t len, struct since *ret)
 
 /* ---- resuming ---- */
 
+/* Looked up once for all who ask before the next event: it sweeps a little. */
+static const uint64_t *look_up(const struct log *log, struct newest_position *newest)
+{
+    uint64_t indexed = log_indexed(log);
+    if (newest->off != indexed) {
+        newest->known = log_position_before(log, indexed, newest->pos) == 0;
+        newest->off = indexed;
+    }
+    return newest->known ? newest->pos : NULL;
+}
+
+bool since_is_ahead(const struct log *log, const struct since *since,
+                    struct newest_position *newest)
+{
+    const struct position *p = &since->position;
+    uint64_t identity = log_identity(log);
+    if (since->kind != SINCE_POSITION || p->kind != POSITION_DURABLE || identity == 0 ||
+        p->space != identity)
+        return false;
+    const uint64_t *pos = look_up(log, newest);
+    return pos && (p->a > pos[0] || (p->a == pos[0] && p->b > pos[1]));
+}
+
 /* The offset a position stands for in this log. Returns REASON_NONE, or why there is none. */
 static enum gap_reason locate(const struct log *log, const struct position *position, uint64_t cut,
                               uint64_t *ret)

@@ -50,6 +50,20 @@ static inline struct since since_offset(const struct log *log, uint64_t off)
 /* "now", "oldest" or a position. 0 or -EINVAL. */
 int since_parse(const char *text, size_t len, struct since *ret);
 
+/* The newest position in a log, as looked up last; zeroed at birth. */
+struct newest_position {
+    uint64_t off, pos[2]; /* as of log_indexed() = off */
+    bool known;
+};
+/* Is it a position of the log's stream that the log has not come to? Where several hubs read one
+ * database, a client may come from one that was quicker: its position is true, and what makes it so
+ * is on its way here. To answer at once would be a gap that is none, and everything held once more.
+ * So it waits, but not for ever: a position may also be of a stream that was lost. While the source
+ * is down the time does not run. */
+bool since_is_ahead(const struct log *log, const struct since *since,
+                    struct newest_position *newest);
+#define AHEAD_MS 10000 /* how long it waits */
+
 /* Where a reader of one channel that comes with `since` goes on, and whether it must be told a gap.
  * `covered_from`: from where in the log the source has heard this channel without a break.
  * `cut`: log_indexed() read before, ≥ which nothing is promised here. */

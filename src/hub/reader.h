@@ -32,12 +32,14 @@ struct reader_published {
 };
 
 /* A part of the answer to a snapshot's request: `len` more bytes of rows_len bytes of rows and then
- * of offsets (inbox.h); `more` follow. With `code` it was refused, and there is nothing. */
+ * of offsets (inbox.h); `more` follow. With `code` it was refused (`message` for the operator), and
+ * there is nothing. */
 struct reader_rows {
     const char *name;
     size_t name_len;
     uint64_t request, until;
     enum error_code code;
+    const char *message;
     const void *data;
     size_t len, rows_len;
     bool more;

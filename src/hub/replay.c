@@ -1,4 +1,5 @@
 /* Replaying a channel that joins: what it asked for and missed, up to the subscription's cursor. */
+#include "clock.h"
 #include "control.h"
 #include "sub.h"
 
@@ -17,12 +18,18 @@ static struct log_channel control_channel(const struct log *log)
     return (struct log_channel){ .hash = log_hash(log, "", 0), .name = "", .len = 0 };
 }
 
-/* "Now" was when the channel was asked for: what came since is in the log and not yet returned. */
+/* "Now" was when the channel was asked for: what came since is in the log and not yet returned. Who
+ * has rows goes on where they say. */
 static struct since effective_since(const struct fw_sub *sub, const struct sub_channel *channel)
 {
     if (channel->since.kind != SINCE_NOW)
         return channel->since;
-    return since_offset(sub->log, channel->asked_at);
+    return since_offset(sub->log, channel->rows ? sub->rows.until : channel->asked_at);
+}
+
+static bool is_now(const struct sub_channel *channel)
+{
+    return channel->since.kind == SINCE_NOW && !channel->rows;
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -31,19 +38,22 @@ static uint64_t min64(uint64_t a, uint64_t b)
 }
 
 /* Where the replay begins, and whether a gap comes first. Gaps of all channels that lie between
- * belong to it, too: a resume always includes them. Those after asked_at are met by the cursor. */
+ * belong to it, too: a resume always includes them. Those after asked_at are met by the cursor; but
+ * what was met before the rows came is told once more after them, as they may lack what was lost.
+ */
 static void plan(struct fw_sub *sub, struct sub_channel *channel, uint64_t *ret_from)
 {
     struct replay *replay = &sub->replay;
     struct log_channel of = log_channel_of(channel), control = control_channel(sub->log);
     struct since since = effective_since(sub, channel);
-    bool now = channel->since.kind == SINCE_NOW;
+    bool now = is_now(channel);
+    uint64_t met_from = channel->rows ? sub->cursor : channel->asked_at;
     uint64_t cut = log_indexed(sub->log);
     struct resume r = resume_channel(sub->log, &of, &since, now ? 0 : channel->covered_from, cut);
-    replay->gaps_from = replay->gaps_until = channel->asked_at;
+    replay->gaps_from = replay->gaps_until = met_from;
     if (!now && r.reason == REASON_NONE) {
         struct resume gaps = resume_channel(sub->log, &control, &since, 0, cut);
-        replay->gaps_from = min64(gaps.from, channel->asked_at);
+        replay->gaps_from = min64(gaps.from, met_from);
         r.reason = gaps.reason;
         r.after = gaps.after;
     }
@@ -99,6 +109,8 @@ int replay_start(struct fw_sub *sub, struct sub_channel *channel)
     uint64_t from = sub->cursor;
     sub->replay = (struct replay){ .channel = channel, .end = sub->cursor };
     channel->live_from = sub->cursor;
+    if (channel->rows && channel->ready_at < sub->rows.until)
+        channel->ready_at = sub->rows.until; /* ready is who has all that they contain behind */
     if (channel->last)
         return list_last(sub, channel);
     plan(sub, channel, &from);
@@ -115,6 +127,52 @@ void replay_stop(struct fw_sub *sub)
     free(sub->replay.offsets);
     sub->replay = (struct replay){ 0 };
 }
+
+/* ---- positions that the log has not come to ---- */
+
+bool replay_waits(struct fw_sub *sub, struct sub_channel *channel, int64_t now_ms)
+{
+    if (channel->last || !since_is_ahead(sub->log, &channel->since, &sub->newest))
+        return false;
+    if (channel->until_ms == 0)
+        channel->until_ms = now_ms + sub->core->ahead_ms;
+    return sub->down || now_ms < channel->until_ms;
+}
+
+bool replay_look_ahead(struct fw_sub *sub)
+{
+    int64_t now_ms = list_empty(&sub->ahead) ? 0 : clock_monotonic_ms();
+    bool any = false;
+    for (struct list *l = sub->ahead.next, *next; l != &sub->ahead; l = next) {
+        struct sub_channel *c = list_entry(l, struct sub_channel, queue);
+        next = l->next;
+        if (replay_waits(sub, c, now_ms))
+            continue;
+        sub_requeue(c, &sub->answered);
+        sub->attention = any = true;
+    }
+    return any;
+}
+
+int64_t replay_deadline_ms(const struct fw_sub *sub)
+{
+    int64_t deadline_ms = -1;
+    for (struct list *l = sub->ahead.next; l != &sub->ahead && !sub->down; l = l->next) {
+        int64_t until_ms = list_entry(l, struct sub_channel, queue)->until_ms;
+        if (deadline_ms < 0 || until_ms < deadline_ms)
+            deadline_ms = until_ms;
+    }
+    return deadline_ms;
+}
+
+void replay_up(struct fw_sub *sub)
+{
+    for (struct list *l = sub->ahead.next; l != &sub->ahead; l = l->next)
+        list_entry(l, struct sub_channel, queue)->until_ms =
+            clock_monotonic_ms() + sub->core->ahead_ms;
+}
+
+/* ---- the replay ---- */
 
 /* Overwritten while we were at it: what is left up to the cursor may have holes, so it is not
  * returned at all. */
@@ -139,6 +197,14 @@ static bool next_offset(struct replay *replay, uint64_t *ret)
     return true;
 }
 
+/* That one comes again: there was no memory for it. */
+static void step_back(struct replay *replay, uint64_t off)
+{
+    replay->at = off;
+    if (!replay->sweep)
+        replay->next--;
+}
+
 static bool belongs(const struct replay *replay, const struct log_record *record)
 {
     if (record->channel_len > 0)
@@ -152,6 +218,9 @@ int replay_next(struct fw_sub *sub, struct fw_event *ev)
     struct replay *replay = &sub->replay;
     struct log_record record;
     uint64_t off;
+    int rows = replay->channel->rows ? rows_next(sub, ev) : 0;
+    if (rows != 0)
+        return rows;
     if (replay->reason != REASON_NONE) {
         enum gap_reason reason = replay->reason;
         replay->reason = REASON_NONE;
@@ -164,11 +233,15 @@ int replay_next(struct fw_sub *sub, struct fw_event *ev)
         replay->at = record.next;
         if (record.kind == RECORD_PAD || !belongs(replay, &record))
             continue;
-        if (record.history && replay->channel->since.kind == SINCE_NOW && !replay->channel->last)
+        if (record.history && is_now(replay->channel) && !replay->channel->last)
             continue; /* asked for before the source had re-read what is not new to anybody */
         int r = sub_read_body(sub, &record);
-        if (r <= 0)
-            return r < 0 ? r : lapped(sub, ev);
+        if (r < 0) {
+            step_back(replay, off);
+            return r;
+        }
+        if (r == 0)
+            return lapped(sub, ev);
         if (record.kind == RECORD_GAP)
             return sub_gap_record(sub, &record, replay->channel->name, ev);
         if (record.kind == RECORD_MESSAGE && sub_is_of(&record, replay->channel))

@@ -33,6 +33,8 @@
 #define MISSING_MAX   65536 /* events of one channel that came while the query ran */
 #define FRAGMENTS_MAX 16    /* for one reader in a turn */
 
+static const char no_memory[] = "out of memory";
+
 struct snapshot_query {
     const char *channel, *sql;
     size_t channel_len;
@@ -135,11 +137,12 @@ static struct snapshot_query *find_query(const struct snapshots *s, const struct
 }
 
 static void refuse(struct engine *engine, struct peer *peer, uint64_t number,
-                   const struct inbox_text *channel, enum error_code code)
+                   const struct inbox_text *channel, enum error_code code, const char *why)
 {
-    struct inbox_message m = {
-        .type = INBOX_ROWS, .a = number, .code = (uint16_t)code, .texts = { *channel }
-    };
+    struct inbox_message m = { .type = INBOX_ROWS,
+                               .a = number,
+                               .code = (uint16_t)code,
+                               .texts = { *channel, inbox_text(why, strlen(why)) } };
     peer_send(peer, &m);
     engine->talked = true;
 }
@@ -172,7 +175,8 @@ void engine_on_snapshot(struct engine *engine, struct peer *peer, const struct i
         list_push(requests, &r->node);
     }
     if (!r) {
-        refuse(engine, peer, m->a, &m->texts[0], q ? CODE_OVERLOADED : CODE_NOT_SUPPORTED);
+        refuse(engine, peer, m->a, &m->texts[0], q ? CODE_OVERLOADED : CODE_NOT_SUPPORTED,
+               q ? no_memory : "the channel has no query");
         return;
     }
     r->number = m->a; /* who asks once more gets one answer, for the newer question */
@@ -313,7 +317,7 @@ static void deliver(struct engine *engine, const struct snapshot_query *q,
     const struct inbox_text channel = inbox_text(q->channel, q->channel_len);
     struct snapshot_delivery *d = malloc(sizeof(*d));
     if (!d) {
-        refuse(engine, r->peer, r->number, &channel, CODE_OVERLOADED);
+        refuse(engine, r->peer, r->number, &channel, CODE_OVERLOADED, no_memory);
         return;
     }
     *d = (struct snapshot_delivery){ .answer = answer, .query = q, .number = r->number };
@@ -323,7 +327,8 @@ static void deliver(struct engine *engine, const struct snapshot_query *q,
 }
 
 /* `answer` NULL: refused. */
-static void answer_all(struct snapshots *s, struct snapshot_answer *answer, enum error_code code)
+static void answer_all(struct snapshots *s, struct snapshot_answer *answer, enum error_code code,
+                       const char *why)
 {
     struct snapshot_query *q = s->asked;
     const struct inbox_text channel = inbox_text(q->channel, q->channel_len);
@@ -333,7 +338,7 @@ static void answer_all(struct snapshots *s, struct snapshot_answer *answer, enum
         if (answer)
             deliver(s->engine, q, r, answer);
         else
-            refuse(s->engine, r->peer, r->number, &channel, code);
+            refuse(s->engine, r->peer, r->number, &channel, code, why);
         free(r);
     }
     snapshots_ask(s);
@@ -348,8 +353,9 @@ static void log_refusal(struct snapshots *s, const char *message)
                    message, (unsigned long long)repeats);
 }
 
-static enum error_code answer_exact(struct snapshots *s, const struct fw_snapshot *snapshot,
-                                    struct snapshot_answer **ret)
+/* Why there is none; NULL when there is. */
+static const char *answer_exact(struct snapshots *s, const struct fw_snapshot *snapshot,
+                                struct snapshot_answer **ret)
 {
     const struct log *log = s->engine->log;
     uint64_t until = log_head(log);
@@ -361,10 +367,8 @@ static enum error_code answer_exact(struct snapshots *s, const struct fw_snapsho
     *ret = r == 0 ? new_answer(snapshot, &search_of, until) : NULL;
     free(search_of.offsets);
     if (r == -EMSGSIZE)
-        log_refusal(s, "too many events came while the query ran; make it quicker");
-    else if (!*ret)
-        log_refusal(s, "out of memory");
-    return CODE_OVERLOADED;
+        return "too many events came while the query ran; make it quicker";
+    return *ret ? NULL : no_memory;
 }
 
 /* Has something been lost since the question? Then so may be what the rows should have been joined
@@ -379,7 +383,7 @@ void fw_host_snapshot(struct fw_host *host, uint64_t request, const struct fw_sn
 {
     struct snapshots *s = &engine_of(host)->snapshots;
     struct snapshot_answer *answer = NULL;
-    enum error_code code = CODE_OVERLOADED;
+    const char *why = NULL;
     if (!s->running || request != s->last)
         return;
     if (is_spoilt(s)) {
@@ -388,11 +392,13 @@ void fw_host_snapshot(struct fw_host *host, uint64_t request, const struct fw_sn
         return;
     }
     if (snapshot->contains)
-        code = answer_exact(s, snapshot, &answer);
-    else
-        answer = new_answer(snapshot, &(struct search){ 0 }, s->asked->asked_at);
+        why = answer_exact(s, snapshot, &answer);
+    else if (!(answer = new_answer(snapshot, &(struct search){ 0 }, s->asked->asked_at)))
+        why = no_memory;
+    if (why)
+        log_refusal(s, why);
     count(&s->engine->counters->source_snapshots, 1);
-    answer_all(s, answer, code);
+    answer_all(s, answer, CODE_OVERLOADED, why);
     unref(answer);
 }
 
@@ -403,7 +409,7 @@ void fw_host_snapshot_refused(struct fw_host *host, uint64_t request, const char
     if (!s->running || request != s->last)
         return;
     log_refusal(s, message);
-    answer_all(s, NULL, code_from_text(code));
+    answer_all(s, NULL, code_from_text(code), message);
 }
 
 /* ---- sending ---- */

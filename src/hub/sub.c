@@ -31,6 +31,8 @@ void sub_free_channel(struct fw_sub *sub, struct sub_channel *channel)
 {
     if (sub->replay.channel == channel)
         replay_stop(sub);
+    if (sub->rows.channel == channel)
+        rows_drop(sub);
     if (channel->asked)
         sub->n_asked--;
     (void)map_remove(&sub->by_hash, channel->hash, channel);
@@ -63,7 +65,21 @@ static void on_ready(void *arg, const struct reader_channel *answer, uint64_t co
     sub->n_asked--;
     channel->covered_from = covered_from;
     channel->ready_at = ready_at;
-    sub_requeue(channel, &sub->answered);
+    sub_requeue(channel, channel->rows ? &sub->rowless : &sub->answered);
+    sub->attention = true;
+}
+
+void sub_refuse(struct fw_sub *sub, struct sub_channel *channel, enum error_code code,
+                const char *message)
+{
+    channel->live_from = UINT64_MAX;
+    channel->refused = code;
+    (void)snprintf(channel->message, sizeof(channel->message), "%s", message);
+    if (sub->replay.channel == channel)
+        replay_stop(sub);
+    if (sub->rows.channel == channel)
+        rows_drop(sub);
+    sub_requeue(channel, &sub->refused);
     sub->attention = true;
 }
 
@@ -77,16 +93,12 @@ static void on_refused(void *arg, const struct reader_channel *answer, enum erro
     if (channel->asked)
         sub->n_asked--;
     channel->asked = false;
-    channel->live_from = UINT64_MAX;
-    channel->refused = code;
-    (void)snprintf(channel->message, sizeof(channel->message), "%s", message);
-    if (sub->replay.channel == channel)
-        replay_stop(sub);
-    sub_requeue(channel, &sub->refused);
-    sub->attention = true;
+    sub_refuse(sub, channel, code, message);
 }
 
-static const struct reader_handlers handlers = { .ready = on_ready, .refused = on_refused };
+static const struct reader_handlers handlers = { .ready = on_ready,
+                                                 .refused = on_refused,
+                                                 .rows = rows_take };
 
 static void watch_eventfd(struct fw_sub *sub)
 {
@@ -113,7 +125,12 @@ static int ask(struct fw_sub *sub, const struct sub_channel *channel)
                                                                    channel->question });
 }
 
-static void send_unsent(struct fw_sub *sub)
+bool sub_has_unsent(const struct fw_sub *sub)
+{
+    return !list_empty(&sub->unsent) || (!sub->rows.channel && !list_empty(&sub->rowless));
+}
+
+void sub_ask(struct fw_sub *sub)
 {
     while (!list_empty(&sub->unsent)) {
         struct sub_channel *c = list_entry(sub->unsent.next, struct sub_channel, queue);
@@ -121,7 +138,8 @@ static void send_unsent(struct fw_sub *sub)
             break;
         list_remove(&c->queue);
     }
-    watch_room(sub, !list_empty(&sub->unsent));
+    (void)rows_ask(sub);
+    watch_room(sub, sub_has_unsent(sub));
 }
 
 void sub_process_inbox(struct fw_sub *sub)
@@ -133,12 +151,13 @@ void sub_process_inbox(struct fw_sub *sub)
     if (reader_slot(sub->reader))
         sub->slot = reader_slot(sub->reader);
     watch_eventfd(sub);
-    send_unsent(sub);
+    sub_ask(sub);
 }
 
 /* ---- opening and closing ---- */
 
-static int check_options(const struct fw_sub_options *options, struct sub_channel *channel,
+static int check_options(const struct fw_sub_options *options,
+                         const struct snapshot_queries *queries, struct sub_channel *channel,
                          struct fw_error *err)
 {
     struct fw_sub_options o = { 0 };
@@ -148,6 +167,15 @@ static int check_options(const struct fw_sub_options *options, struct sub_channe
     }
     channel->since = (struct since){ .kind = SINCE_NOW };
     channel->last = o.last;
+    channel->rows = o.snapshot;
+    if (o.snapshot && (o.since || o.last))
+        return error_set(err, -EINVAL, "snapshot and %s exclude each other",
+                         o.since ? "since" : "last");
+    if (o.snapshot && !snapshot_queries_have(queries, channel->name))
+        return error_set(err, -EINVAL,
+                         "channel \"%s\" has no rows: the snapshots of the hub's options name no "
+                         "query for it",
+                         channel->name);
     if (o.last > LAST_MAX)
         return error_set(err, -EINVAL, "last is %u; the most is %d", o.last, LAST_MAX);
     if (o.last && o.since)
@@ -195,7 +223,7 @@ int fw_sub_add(struct fw_sub *sub, const char *name, const struct fw_sub_options
     channel->asked_at = sub->cursor;
     channel->len = len;
     memcpy(channel->name, name, len);
-    int r = check_options(options, channel, err);
+    int r = check_options(options, &sub->core->snapshots, channel, err);
     if (r == 0 && (r = add(sub, channel)) < 0)
         (void)error_set(err, r, "out of memory for a channel");
     if (r != 0)
@@ -214,6 +242,8 @@ int fw_sub_remove(struct fw_sub *sub, const char *name)
     if (sent && !hub_forked(sub->core))
         (void)reader_unsubscribe(sub->reader, channel->name, channel->len);
     sub_free_channel(sub, channel);
+    if (!hub_forked(sub->core))
+        sub_ask(sub); /* another's rows may have waited for these */
     return 0;
 }
 
@@ -230,11 +260,14 @@ int fw_sub_open(struct fw_hub *hub, const char *channel, const struct fw_sub_opt
     sub->core = core;
     sub->log = core->log;
     sub->slot = &sub->own_slot;
-    sub->epoll_fd = -1;
+    sub->epoll_fd = sub->timer_fd = -1;
+    sub->rows.answer = buf_make(ROWS_MAX);
     sub_seek_end(sub); /* before the state's word is looked at */
     sub->check_state = sub->attention = true;
     list_init(&sub->channels);
     list_init(&sub->unsent);
+    list_init(&sub->rowless);
+    list_init(&sub->ahead);
     list_init(&sub->answered);
     list_init(&sub->confirming);
     list_init(&sub->refused);
@@ -293,6 +326,8 @@ void fw_sub_close(struct fw_sub *sub)
     reader_close(sub->reader);
     if (sub->epoll_fd >= 0)
         close(sub->epoll_fd);
+    if (sub->timer_fd >= 0)
+        close(sub->timer_fd);
     hub_core_unref(sub->core);
     free(sub->body);
     free(sub);

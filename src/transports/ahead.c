@@ -1,33 +1,11 @@
-/* Resumes from a position that this server has not come to. Where several servers read one
- * database, a client may come from one that was quicker: its position is true, and what makes it so
- * is on its way here. To answer at once would be a gap that is none, and everything held once more.
- * So it waits until the log has come there, but not for ever: a position may also be of a stream
- * that was lost. While the source is down the time does not run. */
+/* Resumes from a position that this server has not come to (since_is_ahead()): they wait until the
+ * log has come there. */
 #include "clock.h"
 #include "turn.h"
 
-#define AHEAD_MS 10000
-
-/* The newest position in the log, looked up once for all who ask before the next event. */
-static const uint64_t *newest_position(struct worker *w)
-{
-    uint64_t indexed = log_indexed(w->log);
-    if (w->newest.off != indexed) {
-        w->newest.known = log_position_before(w->log, indexed, w->newest.pos) == 0;
-        w->newest.off = indexed;
-    }
-    return w->newest.known ? w->newest.pos : NULL;
-}
-
 bool is_ahead(struct worker *w, const struct since *since)
 {
-    const struct position *p = &since->position;
-    uint64_t identity = log_identity(w->log);
-    if (since->kind != SINCE_POSITION || p->kind != POSITION_DURABLE || identity == 0 ||
-        p->space != identity)
-        return false;
-    const uint64_t *newest = newest_position(w);
-    return newest && (p->a > newest[0] || (p->a == newest[0] && p->b > newest[1]));
+    return since_is_ahead(w->log, since, &w->newest);
 }
 
 /* Is there time left to wait for it? *until_ms: 0 before the first question. */

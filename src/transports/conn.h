@@ -65,6 +65,7 @@ struct history_request {
     struct since since; /* of a poll: moves on with what was looked at */
     uint32_t last, limit;
     bool poll, ahead; /* ahead: it has waited for the log to come to `since` */
+    bool claims;      /* it says something about the past that the source has to confirm */
     int64_t until_ms; /* answered then at the latest */
 };
 

@@ -21,20 +21,33 @@ struct page {
     uint64_t next;
     uint32_t count;
     bool more;
-    struct resume gap; /* the first that was met on the way */
+    struct resume gap; /* what was met on the way */
+    bool asked_gap;    /* there is one, and it begins where the client stands */
 };
+
+/* An answer has room for one gap: several are told as one that reaches over all of them. */
+static void gap_add(struct resume *gap, const struct resume *other)
+{
+    if (!gap->reason) {
+        *gap = *other;
+        return;
+    }
+    gap->after = other->after < gap->after ? other->after : gap->after; /* 0: unknown */
+    gap->before = other->before > gap->before ? other->before : gap->before;
+}
 
 /* A gap of the channel itself: an event that was too large, a time in which nobody listened. */
 static int page_gap(struct worker *w, struct page *page, struct log_record *record)
 {
     page->next = record->next;
-    if (record->kind != RECORD_GAP || page->gap.reason)
+    if (record->kind != RECORD_GAP)
         return 0;
     int r = read_body(w, record);
     if (r <= 0)
         return r == 0 ? -ESTALE : r;
-    page->gap.before = record->next;
-    (void)control_decode(record->data, record->len, &page->gap.after, &page->gap.reason);
+    struct resume gap = { .before = record->next };
+    if (control_decode(record->data, record->len, &gap.after, &gap.reason) == 0)
+        gap_add(&page->gap, &gap);
     return 0;
 }
 
@@ -71,17 +84,12 @@ void history_begin(struct worker *w, struct conn *c, const struct params *params
                                 : LIMIT_DEFAULT,
         .poll = params->wait_s && !w->draining && !(c->flags & CONN_EOF),
     };
+    history->claims = params->has_since || history->poll;
     history->asked = history->since;
     history->until_ms = w->now_ms + (history->poll ? params->wait_s * 1000 : WORD_MS);
     c->more->history = history;
     c->state = CONN_WAIT;
-    bool claims = params->has_since || history->poll; /* what the source has to confirm */
-    if (channel->state != CHANNEL_ASKING || !claims) {
-        history_advance(w, c);
-        return;
-    }
-    list_push(&channel->histories, &history->node);
-    conn_arm(w, c);
+    history_advance(w, c);
 }
 
 /* One event into the page. 1: taken; 0: not an event; < 0. */
@@ -156,18 +164,19 @@ static int page_range(struct worker *w, struct page *page, const struct log_chan
     return 0;
 }
 
-static void write_gap(struct worker *w, struct buf *out, const struct resume *resume)
+/* `asked`: where the client stands, for a gap that begins there; "" for another. */
+static void write_gap(struct worker *w, struct buf *out, const struct resume *gap,
+                      const char *asked)
 {
-    char id[POSITION_TEXT_MAX];
-    buf_append_str(out, "{\"after\":");
-    if (resume->after) {
-        position_write(id, w->log, NULL, resume->after);
-        buf_printf(out, "\"%s\"", id);
-    } else {
-        buf_append_str(out, "null");
-    }
-    position_write(id, w->log, NULL, resume->before);
-    buf_printf(out, ",\"before\":\"%s\",\"reason\":\"%s\"}", id, reason_text(resume->reason));
+    char after[POSITION_TEXT_MAX];
+    if (!*asked && gap->after)
+        (void)position_write_place(after, w->log, gap->after);
+    if (*asked || gap->after)
+        buf_printf(out, "{\"after\":\"%s\"", *asked ? asked : after);
+    else
+        buf_append_str(out, "{\"after\":null");
+    buf_printf(out, ",\"before\":\"%s\",\"reason\":\"%s\"}", worker_place(w, gap->before),
+               reason_text(gap->reason));
 }
 
 static struct resume history_resume(struct worker *w, const struct history_request *history,
@@ -206,14 +215,15 @@ static int collect(struct worker *w, const struct history_request *history, stru
         r = page_range(w, page, &name, resume.from, cut, history->limit);
         if (r == -ESTALE) /* overtaken while reading: the rest is for the next request */
             resume = (struct resume){ cut, REASON_LAPPED, resume.from, cut };
+        page->asked_gap = resume.reason && r != -ESTALE;
         *ret_resume = resume;
     }
     if (r == -ESTALE) {
         page->next = cut;
         r = 0;
     }
-    if (!ret_resume->reason)
-        *ret_resume = page->gap;
+    if (page->gap.reason)
+        gap_add(ret_resume, &page->gap);
     return r;
 }
 
@@ -226,11 +236,11 @@ static void body_begin(struct buf *body, const struct channel *channel)
 
 /* `next`: a position. */
 static void body_end(struct worker *w, struct buf *body, const char *next, bool more,
-                     const struct resume *gap)
+                     const struct resume *gap, const char *asked)
 {
     buf_printf(body, "],\"next\":\"%s\",\"more\":%s,\"gap\":", next, more ? "true" : "false");
     if (gap->reason)
-        write_gap(w, body, gap);
+        write_gap(w, body, gap, asked);
     else
         buf_append_str(body, "null");
     buf_append_str(body, "}\n");
@@ -289,10 +299,12 @@ static void answer_or_wait(struct worker *w, struct conn *c, bool may_wait)
     if (may_wait && nothing) {
         wait_from(w, history, page.next);
     } else {
-        char text[POSITION_TEXT_MAX];
+        char text[POSITION_TEXT_MAX], asked[POSITION_TEXT_MAX] = "";
+        if (page.asked_gap && history->asked.kind == SINCE_POSITION)
+            (void)position_text(asked, &history->asked.position);
         const char *next =
             nothing ? quiet_place(w, history, page.next, text) : worker_place(w, page.next);
-        body_end(w, &body, next, page.more, &gap);
+        body_end(w, &body, next, page.more, &gap, asked);
         answer(w, c, &body, r);
     }
     buf_done(&body);
@@ -308,7 +320,7 @@ static void answer_unheard(struct worker *w, struct conn *c)
     char text[POSITION_TEXT_MAX];
     const char *next = own_place(w, history, text);
     body_begin(&body, history->channel);
-    body_end(w, &body, next, false, &none);
+    body_end(w, &body, next, false, &none, "");
     answer(w, c, &body, 0);
     buf_done(&body);
 }
@@ -318,6 +330,9 @@ void history_advance(struct worker *w, struct conn *c)
     struct history_request *history = c->more->history;
     if (c->state == CONN_DEAD) {
         history_cancel(w, c);
+    } else if (history->claims && history->channel->state == CHANNEL_ASKING) {
+        list_push(&history->channel->histories, &history->node);
+        conn_arm(w, c);
     } else if (history->poll && history->channel->state == CHANNEL_REFUSED) {
         enum error_code code = history->channel->refused_code;
         history_cancel(w, c);

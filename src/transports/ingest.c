@@ -41,8 +41,8 @@ static int encode_gap(struct worker *w, struct buf *out, enum frame_format forma
     (void)control_decode(record->data, record->len, &whole_to, &reason);
     char after[POSITION_TEXT_MAX], before[POSITION_TEXT_MAX];
     if (whole_to)
-        position_write(after, w->log, NULL, whole_to);
-    position_write(before, w->log, NULL, record->next);
+        position_write_place(after, w->log, whole_to);
+    position_write_place(before, w->log, record->next);
     struct buf *json = &w->text;
     buf_clear(json);
     json_gap(json, record->channel, record->channel_len, whole_to ? after : NULL, before, reason);

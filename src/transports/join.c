@@ -77,7 +77,6 @@ struct resume resume_control(struct worker *w, const struct since *since, uint64
             (void)control_decode(record.data, record.len, &after, &r.reason);
         }
     }
-    r.after = since->position.kind == POSITION_LOCAL ? since->position.a : 0;
     return r;
 }
 
@@ -126,7 +125,7 @@ static uint64_t join_resume(struct worker *w, struct join *join, uint64_t cut)
     bool exact = !r.reason && join->since.position.kind == POSITION_LOCAL;
     join->sub->from = exact && join->since.kind == SINCE_POSITION ? join->since.position.a : r.from;
     if (r.reason) /* last: it may end the connection, and the join with it */
-        tell_gap(w, join->conn, channel, r.after, r.before, r.reason);
+        tell_missed(w, join->conn, channel, &join->since, &r);
     return r.from;
 }
 
@@ -139,7 +138,7 @@ static uint64_t control_resume(struct worker *w, struct join *join, uint64_t cut
     struct log_channel name = log_channel_of(&w->control);
     struct resume r = resume_channel(w->log, &name, &join->since, 0, cut);
     if (r.reason == REASON_EXPIRED)
-        tell_gap(w, join->conn, join->sub->channel, r.after, r.before, r.reason);
+        tell_missed(w, join->conn, join->sub->channel, &join->since, &r);
     return r.from;
 }
 
@@ -206,7 +205,7 @@ static void late_control_gap(struct worker *w, struct join *join)
     struct conn *c = join->conn;
     struct resume r = resume_control(w, &join->since, c->cursor);
     if (r.reason && r.reason != REASON_FOREIGN_POSITION && r.reason != REASON_NEW_EPOCH)
-        tell_gap(w, c, join->sub->channel, r.after, r.before, r.reason);
+        tell_missed(w, c, join->sub->channel, &join->since, &r);
 }
 
 /* A channel that joins an open connection. */

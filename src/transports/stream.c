@@ -37,8 +37,8 @@ const char *worker_place(struct worker *w, uint64_t off)
     return w->place.id;
 }
 
-void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
-              uint64_t before, enum gap_reason reason)
+static void tell(struct worker *w, struct conn *c, const struct channel *channel, const char *after,
+                 uint64_t before, enum gap_reason reason)
 {
     count(&w->counters->gaps[reason], 1);
     w->told_gaps++;
@@ -47,15 +47,31 @@ void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, u
             conn_close_ws(w, c, 4102, reason_text(reason));
         return;
     }
-    char after_id[POSITION_TEXT_MAX], before_id[POSITION_TEXT_MAX];
-    if (after)
-        position_write(after_id, w->log, NULL, after);
-    position_write(before_id, w->log, NULL, before);
     struct buf *json = &w->text;
     buf_clear(json);
-    json_gap(json, channel ? channel->name : NULL, channel ? channel->len : 0,
-             after ? after_id : NULL, before_id, reason);
+    json_gap(json, channel ? channel->name : NULL, channel ? channel->len : 0, after,
+             worker_place(w, before), reason);
     send_control(w, c, "gap", json);
+}
+
+void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
+              uint64_t before, enum gap_reason reason)
+{
+    char place[POSITION_TEXT_MAX];
+    if (after)
+        (void)position_write_place(place, w->log, after);
+    tell(w, c, channel, after ? place : NULL, before, reason);
+}
+
+void tell_missed(struct worker *w, struct conn *c, const struct channel *channel,
+                 const struct since *since, const struct resume *resume)
+{
+    char asked[POSITION_TEXT_MAX];
+    bool known = since->kind == SINCE_POSITION && position_text(asked, &since->position) > 0;
+    if (known)
+        tell(w, c, channel, asked, resume->before, resume->reason);
+    else
+        tell_gap(w, c, channel, resume->after, resume->before, resume->reason);
 }
 
 /* Brings what the connection believes of the source up to date. */

@@ -61,20 +61,19 @@ struct worker {
     /* the log and the source process */
     uint64_t frontier;
     struct crowd {
-        uint64_t at;      /* told to the source, for pacing */
-        int64_t look_ms;  /* when to look again */
-        int64_t since_ms; /* what was sent is counted since then; 0: nobody is far behind */
-        uint64_t bytes;   /* sent until then */
-        bool slow;        /* it does not take what could be sent */
+        uint64_t at;       /* told to the source, for pacing */
+        uint64_t given_up; /* who stands before this holds nobody */
+        int64_t look_ms;   /* when to look again */
+        uint64_t none;     /* where the frontier was when nobody was far behind */
+        int64_t since_ms;  /* what was sent is counted since then; 0: nobody is far behind */
+        uint64_t bytes;    /* sent until then */
+        int64_t gave_up_ms, patience_ms;
     } crowd;
     struct {
         uint64_t off;
         char id[POSITION_TEXT_MAX];
     } place; /* the last worker_place(): those who are live all ask for the same */
-    struct {
-        uint64_t off, pos[2];
-        bool known;
-    } newest; /* position in the log, as of log_indexed() = off */
+    struct newest_position newest;
     struct reader *reader;
     int event_fd;         /* as registered with the loop; -1 until greeted */
     int64_t reconnect_ms; /* when to try the inbox again */
@@ -179,6 +178,8 @@ int compare_offsets(const void *a, const void *b); /* of log offsets, for qsort(
 /* ---- crowd.c ---- */
 /* The place that the source is told of this worker, for pacing. */
 uint64_t crowd_progress(struct worker *w);
+/* When it has to be asked again, though nothing happens: the source waits for it. -1: need not. */
+int crowd_wait_ms(const struct worker *w);
 
 /* ---- wanted.c ---- */
 struct channel *channel_acquire(struct worker *w, const char *name, size_t len);
@@ -227,6 +228,9 @@ void settle(struct worker *w, int64_t budget_us); /* tells `ready` where it is d
 /* Announces to one connection; nothing for bare WebSockets but what ends them. */
 void tell_gap(struct worker *w, struct conn *c, const struct channel *channel, uint64_t after,
               uint64_t before, enum gap_reason reason);
+/* The same of a resume: what was missed begins where the client stands, in its own words. */
+void tell_missed(struct worker *w, struct conn *c, const struct channel *channel,
+                 const struct since *since, const struct resume *resume);
 void tell_down_up(struct worker *w, struct conn *c);
 void send_control(struct worker *w, struct conn *c, const char *name, const struct buf *json);
 

@@ -167,7 +167,10 @@ void resolve(struct worker *w, int64_t budget_us)
     int64_t deadline = clock_monotonic_us() + budget_us;
     while (!list_empty(&w->resolved)) {
         struct channel *channel = list_entry(w->resolved.next, struct channel, resolved);
-        if (!reached(w, channel) || !resolve_channel(w, channel, deadline))
+        if (!reached(w, channel))
+            return;
+        /* The source may have gone meanwhile: then its successor's word comes. */
+        if (channel->state != CHANNEL_ASKING && !resolve_channel(w, channel, deadline))
             return;
         list_remove(&channel->resolved);
         channel_release(w, channel);

@@ -259,6 +259,9 @@ static int sleep_ms(const struct worker *w)
     int next = wheel_next_ms(&w->wheel, w->now_ms);
     bool away = !w->reader || (w->options->application_len && w->app.fd < 0);
     int most = away ? RECONNECT_POLL_MS : w->draining ? 100 : 500;
+    int crowd = crowd_wait_ms(w);
+    if (crowd >= 0 && crowd < most)
+        most = crowd;
     return next >= 0 && next < most ? next : most;
 }
 

@@ -185,6 +185,38 @@ def test_the_source_process_is_killed(t):
     equal((payloads(page), page["gap"]), ([1], None))
 
 
+def test_several_gaps_of_a_page_are_told_as_one(t):
+    """From before the first to behind the last; who goes on at any place between is told the rest."""
+    path = os.path.join(t.directory, "app.db")
+    server = t.server("sqlite:" + path, "--retain", "1M", workers=1)
+    database = sqlite3.connect(path, timeout=30)
+    with database:
+        database.executemany("insert into fanwire_outbox (channel, payload) values ('x', ?)",
+                             [("1",), ("x" * 100000,), ("2",), ("x" * 100000,), ("3",)])
+    ws = t.ws(server, "/ws/x?since=oldest", protocol="fanwire.v1")
+    told, _ = ws.until("ready")
+    while [m["type"] for m in told].count("message") < 3:
+        told.append(ws.json())
+    gaps = [m for m in told if m["type"] == "gap"]
+    one, two, three = (m["id"] for m in told if m["type"] == "message")
+    equal([m["reason"] for m in gaps], ["too-large"] * 2)
+
+    def gap_of(query):
+        page = server.get("/history/x?" + query).json
+        return payloads(page), page["gap"], page["next"]
+    both = {"after": gaps[0]["after"], "before": gaps[1]["before"], "reason": "too-large"}
+    for query in "since=oldest", "last=10", "since=" + one:
+        events, gap, _ = gap_of(query)
+        equal((events[-2:], gap), ([2, 3], both), query)
+    second = {name: gaps[1][name] for name in ("after", "before", "reason")}
+    equal(gap_of("since=" + two)[:2], ([3], second))
+    equal(gap_of("since=" + three)[:2], ([], None))
+    # page by page: each its own
+    events, gap, next = gap_of("since=oldest&limit=2")
+    equal((events, gap), ([1, 2], {name: gaps[0][name] for name in second}))
+    equal(gap_of("since=" + next)[:2], ([3], second))
+
+
 @case(postgres=True)
 def test_the_source_is_down(t):
     """It waits on while the database is away; a gap comes with the database."""

@@ -207,7 +207,17 @@ void fake_begin(struct fake_script script)
     pthread_mutex_lock(&fake.lock);
     fake.script = script;
     fake.n_calls = fake.n_expected = fake.n_requests = fake.n_answered = 0;
+    fake.question = 0;
     pthread_mutex_unlock(&fake.lock);
+}
+
+static void check_next(const char *call)
+{
+    const char *got = fake.calls[fake.n_expected++];
+    if (strcmp(got, call) != 0) {
+        fprintf(stderr, "expected \"%s\", ", call);
+        fail("was called:", got);
+    }
 }
 
 void fake_expect(const char *call)
@@ -215,12 +225,18 @@ void fake_expect(const char *call)
     pthread_mutex_lock(&fake.lock);
     while (fake.n_expected == fake.n_calls)
         wait_changed("was not called:", call);
-    const char *got = fake.calls[fake.n_expected++];
-    if (strcmp(got, call) != 0) {
-        fprintf(stderr, "expected \"%s\", ", call);
-        fail("was called:", got);
-    }
+    check_next(call);
     pthread_mutex_unlock(&fake.lock);
+}
+
+bool fake_was_called(const char *call)
+{
+    pthread_mutex_lock(&fake.lock);
+    bool any = fake.n_expected < fake.n_calls;
+    if (any)
+        check_next(call);
+    pthread_mutex_unlock(&fake.lock);
+    return any;
 }
 
 void fake_run(void (*fn)(struct fw_host *host, void *arg), void *arg)
@@ -312,6 +328,69 @@ static void do_append(struct fw_host *host, void *arg)
 void fake_append(const char *channel, const char *text)
 {
     fake_run(do_append, (const char *[]){ channel, text });
+}
+
+static void do_open_stored(struct fw_host *host, void *arg)
+{
+    static const uint64_t start[2] = { 0, 1 };
+    uint64_t pos[2];
+    if (!fw_host_continue(host, 7, pos))
+        fw_host_begin(host, 7, start);
+    fw_host_opened(host, "stored", "what the test says", 7);
+}
+
+void fake_open_stored(void)
+{
+    fake_run(do_open_stored, NULL);
+}
+
+static void do_store(struct fw_host *host, void *arg)
+{
+    if (fw_host_append(host, arg) < 0)
+        fail("an event", "was refused");
+    (void)fw_host_flush(host);
+}
+
+void fake_store(const char *channel, const char *text, uint64_t at, uint64_t xid)
+{
+    struct fw_source_event event = { .channel = channel,
+                                     .channel_len = strlen(channel),
+                                     .data = text,
+                                     .len = strlen(text),
+                                     .pos = { at, 0 },
+                                     .xid = xid };
+    fake_run(do_store, &event);
+}
+
+static bool below_100(const void *arg, const uint64_t pos[2], uint64_t xid)
+{
+    return xid < 100;
+}
+
+static void do_answer(struct fw_host *host, void *arg)
+{
+    const struct fake_rows *rows = arg;
+    struct fw_snapshot snapshot = { .rows = rows->rows,
+                                    .len = rows->len,
+                                    .contains = rows->inexact ? NULL : below_100,
+                                    .floor = { rows->floor, 0 } };
+    fw_host_snapshot(host, rows->question, &snapshot);
+}
+
+void fake_answer(const struct fake_rows *rows)
+{
+    fake_run(do_answer, (void *)rows);
+}
+
+static void do_refuse(struct fw_host *host, void *arg)
+{
+    const char *const *both = arg;
+    fw_host_snapshot_refused(host, fake_question(), both[0], both[1]);
+}
+
+void fake_refuse(const char *code, const char *message)
+{
+    fake_run(do_refuse, (const char *[]){ code, message });
 }
 
 static void do_published(struct fw_host *host, void *arg)

@@ -22,6 +22,8 @@ void fake_begin(struct fake_script script);
 /* The next call the source got, in order, within seconds: "open", "subscribe a", "unsubscribe a",
  * "publish a", "batch of 3", "snapshot SELECT", "pause", "go on". */
 void fake_expect(const char *call);
+/* Whether there is a next call; then it is this one. */
+bool fake_was_called(const char *call);
 /* That nothing was called since, once all that was said before has been handled. */
 void fake_expect_nothing(void);
 
@@ -33,8 +35,23 @@ void fake_ended(void);
 void fake_ready(const char *channel);
 void fake_refused(const char *channel);
 void fake_append(const char *channel, const char *text);
-uint64_t fake_question(void); /* the number of the last snapshot that was asked for */
+uint64_t fake_question(void); /* the number of the last snapshot that was asked for; 0: none */
 /* Answers the publishes that are open, oldest first. */
 void fake_published(const char *code, const char *id);
+
+/* ---- "stored:" ---- */
+
+void fake_open_stored(void); /* of identity 7, goes on where the log is */
+void fake_store(const char *channel, const char *text, uint64_t at, uint64_t xid);
+
+struct fake_rows {
+    uint64_t question;
+    const char *rows; /* each with its NUL */
+    size_t len;
+    uint64_t floor;
+    bool inexact; /* it cannot tell what they contain; else they contain transactions below 100 */
+};
+void fake_answer(const struct fake_rows *rows);
+void fake_refuse(const char *code, const char *message); /* the last snapshot */
 
 #endif

@@ -101,6 +101,22 @@ static void a_patient_source_waits_for_whoever_moves(void **state)
     assert_false(pace_holds(&p, cursor, head, SIZE, 75001, 1, true)); /* it stands still */
 }
 
+/* The average of a crowd falls when its first ones are done. That is no progress of the others. */
+static void a_step_back_does_not_win_more_patience(void **state)
+{
+    struct pace p = { 0 };
+    uint64_t head = START + SIZE / 2;
+    int64_t now = 1000;
+    for (int i = 0; i <= 6; i++, now += 1000)
+        (void)pace_holds(&p, START + 60000 - (uint64_t)i, head, SIZE, now, 1000, true);
+    assert_false(pace_holds(&p, START + 60000, head, SIZE, now, 1000, true));
+    p = (struct pace){ 0 }; /* while from the lower place on it goes on as before */
+    for (int i = 0; i < 60; i++, now += 1000) {
+        uint64_t cursor = START + (uint64_t)i * 30000 - (i % 10 == 9 ? 100000 : 0);
+        assert_true(pace_holds(&p, cursor, head, SIZE, now, 1000, true));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +127,7 @@ int main(void)
         cmocka_unit_test(one_that_reads_fast_may_hold_for_long),
         cmocka_unit_test(one_that_had_nothing_to_read_holds),
         cmocka_unit_test(a_patient_source_waits_for_whoever_moves),
+        cmocka_unit_test(a_step_back_does_not_win_more_patience),
         cmocka_unit_test(a_lapped_or_lying_cursor_holds_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

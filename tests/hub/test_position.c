@@ -338,6 +338,34 @@ static void durable_positions_are_found(void **state)
     log_close(log);
 }
 
+static bool is_ahead(const struct log *log, struct newest_position *newest, const char *text)
+{
+    struct since since;
+    assert_int_equal(since_parse(text, strlen(text), &since), 0);
+    return since_is_ahead(log, &since, newest);
+}
+
+static void what_the_log_will_come_to_is_ahead(void **state)
+{
+    struct log *log = new_log();
+    struct newest_position newest = { 0 };
+    assert_false(is_ahead(log, &newest, "p5.1.0")); /* positions are local */
+    log_set_identity(log, 5);
+    assert_false(is_ahead(log, &newest, "p5.1.0")); /* nothing is known yet */
+    (void)put(log, "a", 10, 10);
+    assert_false(is_ahead(log, &newest, "p5.9.ff"));
+    assert_false(is_ahead(log, &newest, "p5.a.0"));
+    assert_true(is_ahead(log, &newest, "p5.a.1"));
+    assert_true(is_ahead(log, &newest, "p5.b.0"));
+    assert_false(is_ahead(log, &newest, "p6.b.0"));
+    assert_false(is_ahead(log, &newest, "of-another-make"));
+    assert_false(is_ahead(log, &newest, "now"));
+    assert_false(is_ahead(log, &newest, "oldest"));
+    (void)put(log, "b", 11, 10);
+    assert_false(is_ahead(log, &newest, "p5.b.0")); /* looked up anew */
+    log_close(log);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_made_up_offset_never_becomes_a_place),
         cmocka_unit_test(many_events_are_swept),
         cmocka_unit_test(durable_positions_are_found),
+        cmocka_unit_test(what_the_log_will_come_to_is_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

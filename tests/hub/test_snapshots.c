@@ -13,73 +13,16 @@
 
 #define SIZE (1u << 20)
 
-static const uint64_t start_pos[2] = { 0, 1 };
-
-static void do_open_stored(struct fw_host *host, void *arg)
-{
-    uint64_t pos[2];
-    if (!fw_host_continue(host, 7, pos))
-        fw_host_begin(host, 7, start_pos);
-    fw_host_opened(host, "stored", "what the test says", 7);
-}
-
-struct stored {
-    const char *channel;
-    uint64_t at, xid;
-};
-
-static void do_append(struct fw_host *host, void *arg)
-{
-    const struct stored *s = arg;
-    struct fw_source_event event = { .channel = s->channel,
-                                     .channel_len = strlen(s->channel),
-                                     .data = "x",
-                                     .len = 1,
-                                     .pos = { s->at, 0 },
-                                     .xid = s->xid };
-    assert_int_equal(fw_host_append(host, &event), 0);
-    (void)fw_host_flush(host);
-}
-
 static void append(const char *channel, uint64_t at, uint64_t xid)
 {
-    fake_run(do_append, &(struct stored){ channel, at, xid });
-}
-
-/* Transactions below 100 are in the rows. */
-static bool below_100(const void *arg, const uint64_t pos[2], uint64_t xid)
-{
-    return xid < 100;
-}
-
-struct told {
-    uint64_t number;
-    const char *rows;
-    size_t len;
-    uint64_t floor;
-    bool inexact;
-};
-
-static void do_answer(struct fw_host *host, void *arg)
-{
-    const struct told *told = arg;
-    struct fw_snapshot snapshot = { .rows = told->rows,
-                                    .len = told->len,
-                                    .contains = told->inexact ? NULL : below_100,
-                                    .floor = { told->floor, 0 } };
-    fw_host_snapshot(host, told->number, &snapshot);
+    fake_store(channel, "x", at, xid);
 }
 
 static const char rows[] = "{\"n\":1}\0{\"n\":2}";
 
 static void answer(uint64_t floor)
 {
-    fake_run(do_answer, &(struct told){ fake_question(), rows, sizeof(rows), floor, false });
-}
-
-static void do_refuse(struct fw_host *host, void *arg)
-{
-    fw_host_snapshot_refused(host, fake_question(), "source-refused", "no such column");
+    fake_answer(&(struct fake_rows){ fake_question(), rows, sizeof(rows), floor, false });
 }
 
 static void ask(struct probe *probe, const char *channel, uint64_t number)
@@ -96,7 +39,7 @@ static void start_stored(struct rig *rig, struct probe *probe)
     rig_start_with_snapshots(rig, "stored:", SIZE);
     probe_join(probe, rig);
     fake_expect("open");
-    fake_run(do_open_stored, NULL);
+    fake_open_stored();
     probe_expect(probe, "source stored stored durable");
 }
 
@@ -230,12 +173,12 @@ static void a_lost_stream_is_asked_again(void **state)
     uint64_t first = fake_question();
     fake_lost("connection-lost");
     fake_expect("open");
-    fake_run(do_answer, &(struct told){ first, rows, sizeof(rows), 0, false });
+    fake_answer(&(struct fake_rows){ first, rows, sizeof(rows), 0, false });
     probe_look(&probe);
     assert_int_equal(probe.n_answers, probe.n_expected);
-    fake_run(do_open_stored, NULL);
+    fake_open_stored();
     fake_expect("snapshot SELECT a");
-    fake_run(do_answer, &(struct told){ first, rows, sizeof(rows), 0, false }); /* too late */
+    fake_answer(&(struct fake_rows){ first, rows, sizeof(rows), 0, false }); /* too late */
     answer(0);
     probe_expect(&probe, "source stored stored durable");
     probe_expect(&probe, "rows 1 ok");
@@ -272,7 +215,7 @@ static void refusals_are_told_and_logged(void **state)
     probe_expect(&probe, "rows 1 not-supported");
     ask(&probe, "a", 2);
     fake_expect("snapshot SELECT a");
-    fake_run(do_refuse, NULL);
+    fake_refuse("source-refused", "no such column");
     probe_expect(&probe, "rows 2 source-refused");
     assert_true(rig_has_line(&rig, "snapshot-failed: the rows of channel a: no such column"));
     end(&rig, &probe);
@@ -301,12 +244,12 @@ static void without_a_source_that_tells_everything_since_the_question_comes(void
     probe_subscribe(&late, "b");
     fake_expect("subscribe b");
     fake_append("a", "x");
-    fake_run(do_answer, &(struct told){ fake_question(), rows, sizeof(rows), 0, true });
+    fake_answer(&(struct fake_rows){ fake_question(), rows, sizeof(rows), 0, true });
     probe_expect(&early, "rows 1 ok");
     assert_int_equal(early.until, asked_at);
     assert_int_equal(early.n_rows, early.rows_len);
     fake_expect("snapshot SELECT a");
-    fake_run(do_answer, &(struct told){ fake_question(), rows, sizeof(rows), 0, true });
+    fake_answer(&(struct fake_rows){ fake_question(), rows, sizeof(rows), 0, true });
     probe_expect(&late, "rows 1 ok");
     assert_int_equal(late.until, log_indexed(rig.log));
     free(late.rows);
@@ -336,7 +279,7 @@ static void large_answers_come_whole(void **state)
     probe_subscribe(&quick, "c");
     probe_expect(&quick, "ready c");
     append("a", 1, 120);
-    fake_run(do_answer, &(struct told){ fake_question(), large, len, 0, false });
+    fake_answer(&(struct fake_rows){ fake_question(), large, len, 0, false });
     probe_expect(&quick, "rows 1 ok");
     assert_int_equal(quick.n_rows, len + sizeof(uint64_t));
     assert_memory_equal(quick.rows, large, len);
@@ -365,7 +308,7 @@ static void a_reader_may_leave_amid_its_answer(void **state)
     probe_expect(&other, "source stored stored durable");
     ask(&other, "a", 1);
     fake_expect("snapshot SELECT a");
-    fake_run(do_answer, &(struct told){ fake_question(), large, len, 0, false });
+    fake_answer(&(struct fake_rows){ fake_question(), large, len, 0, false });
     ask(&other, "b", 2);
     fake_expect("snapshot SELECT b");
     probe_leave(&other);
