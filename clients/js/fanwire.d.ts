@@ -42,9 +42,18 @@ export interface SubscribeOptions<T = unknown, L = unknown> {
     since?: string;
     /** First the newest of what is held: 1 to 1000. */
     last?: number;
+    /**
+     * First the rows of the channel's query at the server (`--snapshot`), by `onload`; then exactly
+     * the events that they do not contain. Anew after each gap. Instead of `last` and `load`; with
+     * `since` the rows come only after a gap.
+     */
+    snapshot?: boolean;
     /** Fetches the state that the events change: when the channel is ready, and after each gap. */
     load?: () => L | Promise<L>;
-    /** Its result. What came meanwhile is then applied, in order: it may be in it already. */
+    /**
+     * The result of `load`. What came meanwhile is then applied, in order: it may be in it already.
+     * With `snapshot` the rows, an array of objects: no event after them is in them already.
+     */
     onload?: (data: L) => void;
     /** Without it, events are kept for the iterator. */
     onmessage?: (event: Event<T>) => void;

@@ -9,10 +9,13 @@
  * Subscription knows its own position, so that whoever holds the connection next goes on from there.
  *
  * A channel on the wire is OFF, ASKED (subscribed, not ready: what is replayed waits in `held`),
- * READY, or LEAVING. When somebody joins it with a `since` or `last` that is not where the channel
- * stands, that one is replayed alone (`solo`), and then the channel is subscribed again from where the
- * others stand; the newcomer drops what it saw already, up to the last event it saw. Positions are
- * opaque: all of this needs no more than to tell whether two are equal. */
+ * READY, or LEAVING. Who joins it with a wish (`from`: a `since`, `last` or `snapshot`) that is not
+ * where the channel stands is replayed alone (`solo`; together with those of the same wish), and then
+ * the channel is subscribed again from where the others stand; the newcomer drops what it saw
+ * already, up to the last event it saw. Rows (`snapshot`) contain events that nobody saw: then the
+ * others go on first (`behind`), until they have passed the place of the rows, and from that place
+ * the newcomer is replayed once more, as one with a `since`. Positions are opaque: all of this needs
+ * no more than to tell whether two are equal. */
 const OFF = 0, ASKED = 1, READY = 2, LEAVING = 3;
 
 // Full jitter: those who were cut off together do not come back together.
@@ -20,14 +23,14 @@ const backoff = n => Math.random() * Math.min(3e4, 1e3 * 2 ** n);
 
 const failure = m => Object.assign(new Error(m.code), m);
 
-const everyone = ({ subs, queue, solo }) => [...subs, ...queue, solo].filter(Boolean);
+const everyone = ({ subs, queue, solo }) => [...subs, ...queue, ...solo];
 
 class Core {
     channels = new Map();
     publishes = new Map();
     state = "connecting";
     fails = 0;
-    refs = 0;
+    count = 0;
 
     // settings: { base, beat }; tell(tab, message): to a tab, or without one to all
     constructor(settings, sockets, tell) {
@@ -46,19 +49,11 @@ class Core {
     join(tab, sub) {
         sub.tab = tab;
         if (this.denial) return this.to(sub, this.denial);
-        const { channel, since = "now", last } = sub;
+        const { channel } = sub;
         let c = this.channels.get(channel);
-        if (!c) {
-            c = { channel, subs: new Set(), queue: [], on: OFF };
-            this.channels.set(channel, c);
-        }
-        const plain = since === "now" && !last;
-        if (plain || since === c.pos) {
-            const ready = c.on === READY && !c.solo;
-            sub.fresh = plain && !ready; // nothing was promised to it: replays are for others
-            c.subs.add(sub);
-            if (ready) this.to(sub, { type: "ready", id: c.pos });
-        } else c.queue.push(sub);
+        if (!c) this.channels.set(channel,
+            c = { channel, subs: new Set(), queue: [], solo: [], mine: [], on: OFF });
+        c.queue.push(sub);
         this.step(c);
     }
 
@@ -70,7 +65,6 @@ class Core {
                 sub.gone = true;
                 c.subs.delete(sub);
             }
-            c.queue = c.queue.filter(sub => !sub.gone);
             this.step(c);
         }
     }
@@ -78,13 +72,13 @@ class Core {
     publish(tab, p) {
         p.tab = tab;
         if (this.denial) return this.to(p, this.denial);
-        this.publishes.set(++this.refs, p);
+        this.publishes.set(++this.count, p);
         this.flush();
     }
 
     wake() {
         if (this.timer) this.open();
-        else if (this.alive && this.ws) {
+        else if (this.patience) {
             this.send({ type: "ping" });
             this.watch(5e3);
         }
@@ -123,42 +117,53 @@ class Core {
 
     // Does what is due: leave it, or ask for it.
     step(c) {
-        const { channel, subs, queue, on } = c, wanted = subs.size || queue.length;
+        const { channel, subs, on } = c;
         if (!this.up || on === ASKED || on === LEAVING) return;
-        if (on === READY) {
-            if (wanted && !c.solo && !queue.length) return;
+        // who cannot join the others where they stand
+        const queue = [...c.solo, ...c.queue].filter(sub => {
+            if (sub.gone || subs.has(sub)) return false;
+            if (on === OFF || c.solo.length || sub.from && sub.from.since !== c.pos) return true;
+            subs.add(sub);
+            this.to(sub, { type: "ready", id: c.pos });
+        });
+        const first = queue.find(sub => !subs.size || sub.from && !c.behind);
+        if (on === READY && subs.size && !c.solo.length && !first) c.queue = []; // all are there
+        else if (on === READY) {
             c.on = LEAVING;
             if (this.ws) this.send({ type: "unsubscribe", channel });
-            else {
-                c.es.close();
-                this.onunsubscribed({}, c);
-            }
-        } else if (wanted) {
-            c.solo = queue.shift();
-            const { since, last } = c.solo || { since: c.pos };
-            Object.assign(c, { on: ASKED, held: [], mine: [], ref: ++this.refs });
-            if (this.ws) this.send({ type: "subscribe", channel, since, last, ref: c.ref });
-            else this.listen(c, since, last);
+            else this.onunsubscribed({}, c);
+        } else if (first || subs.size) {
+            const from = first ? first.from : { since: c.pos };
+            const alike = sub => first && JSON.stringify(sub.from) === JSON.stringify(from);
+            c.solo = queue.filter(alike);
+            c.queue = queue.filter(sub => !alike(sub));
+            Object.assign(c, { on: ASKED, held: [], rows: [], mine: [], ref: ++this.count });
+            if (this.ws) this.send({ type: "subscribe", channel, ...from, ref: c.ref });
+            else this.listen(c, from);
         } else this.channels.delete(channel);
     }
 
+    onsnapshot(m, c) {
+        c.rows.push(m.data);
+    }
+
     onready(m, c) {
-        const { solo, held, subs } = c;
+        const { solo, held, rows, subs } = c, others = solo.length && subs.size;
+        const snapshot = solo[0]?.from?.snapshot;
         c.on = READY;
-        if (solo) {
-            held.forEach(one => this.toSolo(solo, one));
-            this.to(solo, m);
-            if (!subs.size) c.solo = c.pos = undefined;
-            c.pos ??= m.id;
-            if (!solo.gone) subs.add(solo);
-        } else {
-            for (const sub of subs) {
-                // where it is not found all is new: then -1
-                const at = held.findLastIndex(one => one.id && one.id === sub.seen);
-                if (!sub.fresh) held.slice(at + 1).forEach(one => this.to(sub, one));
-                sub.fresh = false;
-                this.to(sub, m);
-            }
+        c.behind = others && snapshot;
+        for (const sub of solo.length ? solo : subs) {
+            if (snapshot) this.to(sub, { type: "rows", rows });
+            // where it is not found all is new: then -1
+            const at = held.findLastIndex(one => one.id && one.id === sub.from?.since);
+            held.slice(at + 1).forEach(one => this.pass(sub, one));
+            this.to(sub, m);
+            if (snapshot) sub.from = { since: m.id };
+            if (!sub.gone && !c.behind) subs.add(sub);
+        }
+        c.held = c.rows = undefined;
+        if (!others) {
+            c.solo = [];
             c.pos = m.id;
         }
         this.step(c);
@@ -168,9 +173,9 @@ class Core {
         if (c.on === ASKED) return c.held.push(m);
         // Answers come back in order: whose publish this is, without asking for its id.
         const mine = m.from && m.from === this.id && c.mine.shift();
-        if (c.solo) this.toSolo(c.solo, m);
-        else for (const sub of c.subs) this.to(sub, { ...m, mine: mine && mine.tab === sub.tab });
-        if (m.id) this.onposition(m);
+        for (const sub of c.solo.length ? c.solo : c.subs)
+            this.pass(sub, { ...m, mine: mine?.tab === sub.tab });
+        if (m.id) this.onposition(m, c);
     }
 
     ongap(m, c) {
@@ -180,29 +185,30 @@ class Core {
         }
     }
 
-    // What is sent live moves every channel that is not being replayed.
-    onposition({ type, id }) {
-        for (const c of this.channels.values()) {
-            if (c.on < READY || c.solo) continue;
+    // What is sent live moves all channels of a connection that are not being replayed.
+    onposition({ type, id }, es) {
+        for (const c of this.ws ? this.channels.values() : [es]) {
+            if (c.on < READY || c.solo.length) continue;
             c.pos = id;
             if (type === "position") c.subs.forEach(sub => this.to(sub, { type, id }));
         }
     }
 
+    // With a code: refused. What concerns a newcomer need not concern the others.
     onunsubscribed(m, c) {
+        c.es = c.es?.close();
         c.on = OFF;
-        if (m.code) this.refuse(c, m);
-        else this.step(c);
+        if (m.code) for (const sub of c.solo.length ? c.solo : c.subs) {
+            this.to(sub, { ...m, type: "error" });
+            sub.gone = true;
+            c.subs.delete(sub);
+        }
+        this.step(c);
     }
 
-    refuse(c, m) {
-        c.es?.close();
-        this.channels.delete(c.channel);
-        for (const sub of everyone(c)) this.to(sub, { ...m, type: "error" });
-    }
-
-    toSolo(sub, m) {
-        sub.seen = m.id ?? sub.seen;
+    // Each knows the last event that it saw.
+    pass(sub, m) {
+        if (m.id) sub.from = { since: m.id };
         this.to(sub, m);
     }
 
@@ -237,11 +243,11 @@ class Core {
         this.flush();
     }
 
-    listen(c, since, last) {
+    listen(c, from) {
         const { base, beat, sockets: { EventSource } } = this;
-        const name = encodeURIComponent(c.channel);
-        const from = since ? "&since=" + since : last ? "&last=" + last : "";
-        const es = c.es = new EventSource(base + "sse?channel=" + name + from + beat);
+        const { channel } = c, asked = "" + new URLSearchParams({ channel, ...from });
+        const url = base + "sse?" + asked.replace("t=true", "t=1") + beat; // snapshot
+        const es = c.es = new EventSource(url);
         es.onopen = () => {
             this.alive = this.heard = true;
             this.report("live"); // "down" would follow
@@ -249,11 +255,12 @@ class Core {
         es.onmessage = e => es === c.es && this.receive(e, c);
         es.onerror = async () => {
             // 2: for good. Only fetch sees why.
-            const answer = es.readyState === 2 &&
-                await fetch(base + "history/" + name + "?last=1").catch(() => 0);
-            const refused = answer && answer.status < 429 && !answer.ok && await answer.json();
+            const { status, code, detail } = es.readyState === 2 && await fetch(url)
+                .then(answer => answer.ok ? answer.body.cancel() : answer.json())
+                .catch(() => {}) || 0;
             if (es !== c.es) return;
-            if (refused) this.refuse(c, { ...refused, message: refused.detail });
+            if (code && (status < 429 || status === 501))
+                this.onerror({ code, message: detail }, c);
             else this.drop({});
         };
     }
@@ -270,11 +277,9 @@ class Core {
 
     // es: the channel whose EventSource it comes from
     receive(e, es) {
-        const m = JSON.parse(e.data);
-        const c = this.channels.get(m.channel);
-        if (this.patience && !es) this.watch(this.patience);
-        if (es && m.type === "error") this.refuse(es, m);
-        else if (c || m.channel == null) this["on" + m.type]?.(m, c);
+        const m = JSON.parse(e.data), c = es ?? this.channels.get(m.channel);
+        if (this.patience) this.watch(this.patience);
+        if (c || m.channel == null) this["on" + m.type]?.(m, c);
     }
 
     onwelcome(m) {
@@ -297,10 +302,10 @@ class Core {
         this.retry = m.retry_ms;
     }
 
-    onerror(m) {
+    onerror(m, es) {
         for (const c of this.channels.values()) {
-            if (c.ref && c.ref === m.ref) this.refuse(c, m);
-            c.mine = c.mine?.filter(one => one.ref !== m.ref);
+            if (c === es || m.ref && c.ref === m.ref) this.onunsubscribed(m, c);
+            c.mine = c.mine.filter(one => one.ref !== m.ref);
         }
         this.onok(m);
     }
@@ -316,10 +321,8 @@ class Core {
         this.ws = this.up = this.alive = this.retry = this.patience = clearTimeout(this.watchdog);
         ws?.close();
         for (const c of channels.values()) {
-            c.es?.close();
-            if (c.solo && !c.solo.gone && !c.subs.has(c.solo)) c.queue.unshift(c.solo);
+            c.es = c.es?.close();
             c.on = OFF;
-            c.solo = c.es = undefined;
         }
         const final = code >= 4000 && code < 4100;
         const why = final ? "denied" : "connection-lost";
@@ -328,13 +331,11 @@ class Core {
             (final || p.sent && !p.payload.key) && this.onok({ ...cause, ref }));
         if (final) {
             this.denial = cause;
-            channels.forEach(c => this.refuse(c, cause));
+            channels.forEach(c => everyone(c).forEach(sub => this.to(sub, cause)));
             return this.report(why);
         }
         if (alive && !(code >= 4100)) this.fails = 0;
-        const delay = alive && code >= 4200 && !this.fails ? 0 : backoff(this.fails);
-        this.fails++;
-        this.timer = setTimeout(() => this.open(), retry ?? delay);
+        this.timer = setTimeout(() => this.open(), retry ?? backoff(this.fails++));
         this.report("offline");
     }
 
@@ -349,58 +350,88 @@ class Core {
 class Subscription {
     queue = [];
     loads = 0;
+    fails = 0;
 
-    constructor(owner, n, channel, options) {
-        Object.assign(this, { owner, n, channel, options, id: options.since });
-        if (options.load) this.held = [];
+    constructor(owner, channel, options) {
+        Object.assign(this, { owner, channel, options, id: options.since });
+        if (options.load && !options.snapshot) this.held = [];
+        owner.post("join", this.wish());
     }
 
-    // What Core is asked for: from where this one stands.
+    // What Core is asked for: from where this one stands. Under another number each time: what is
+    // under way for the last one is for nobody.
     wish() {
-        const { n, channel, id, options: { last } } = this;
-        return { n, channel, since: id, last: id ? undefined : last };
+        const { owner, channel, id, options: { last, snapshot } } = this;
+        owner.subs.delete(this.n);
+        const n = this.n = ++owner.count;
+        owner.subs.set(n, this);
+        const from = id ? { since: id } : snapshot ? { snapshot } : last && { last };
+        return { n, channel, from };
     }
 
-    take(m) {
-        const { options, held, loads } = this;
-        const { load, ongap, echo, onerror = console.error } = options;
-        this.id = m.id ?? this.id;
-        if (m.type === "message" && !(m.mine && echo === false)) {
-            if (held) held.push(m);
-            else this.apply(m);
-        } else if (m.type === "gap") {
-            if (ongap) ongap(m);
-            else if (!load) console.warn(m);
-        } else if (m.type === "error") {
-            this.error = failure(m);
-            onerror(this.error);
-            this.end();
-        }
-        if (load && (m.type === "ready" && !loads || m.type === "gap" && loads)) this.reload();
+    // Anew: from where it stands, or with its rows.
+    again(ms) {
+        this.owner.post("leave", this.n);
+        const wish = this.wish();
+        setTimeout(() => wish.n === this.n && this.owner.post("join", wish), ms);
     }
 
-    // What comes meanwhile waits; what came before a gap is in what is loaded after it.
-    async reload() {
-        const turn = ++this.loads, { load, onload } = this.options;
-        this.held = [];
-        for (let n = 0; turn === this.loads; n++) {
-            const loaded = await (async () => [await load()])().catch(console.error);
+    receive(m) {
+        // with rows there is no place to go on from before `ready`, not even an event's
+        if (!this.options.snapshot || this.id || m.type === "ready") this.id = m.id ?? this.id;
+        this["on" + m.type]?.(m, this.options);
+    }
+
+    onmessage(m, { echo }) {
+        if (m.mine && echo === false) return;
+        if (this.held) this.held.push(m);
+        else this.apply(m);
+    }
+
+    onrows({ rows }, { onload }) {
+        onload?.(rows);
+    }
+
+    onready() {
+        this.fails = 0;
+        if (this.held && !this.loads) this.reload();
+    }
+
+    ongap(m, { load, snapshot, ongap }) {
+        if (ongap) ongap(m);
+        else if (!load && !snapshot) console.warn(m);
+        if (snapshot) {
+            this.id = undefined;
+            this.again(this.fails++ && backoff(this.fails));
+        } else if (load && this.loads) this.reload();
+    }
+
+    onerror(m, { onerror = console.error }) {
+        if (/^(source-down|overloaded)$/.test(m.code)) return this.again(backoff(this.fails++));
+        this.error = failure(m);
+        onerror(this.error);
+        this.end();
+    }
+
+    // What comes meanwhile waits; what came before is in what is loaded.
+    reload() {
+        const turn = ++this.loads, { load, onload } = this.options, held = this.held = [];
+        (async () => load())().then(data => {
             if (turn !== this.loads) return;
-            if (loaded) {
-                const { held } = this;
-                this.held = undefined;
-                onload?.(loaded[0]);
-                return held.forEach(m => this.apply(m));
-            }
-            await new Promise(done => setTimeout(done, backoff(n)));
-        }
+            this.held = undefined;
+            onload?.(data);
+            held.forEach(m => this.apply(m));
+        }, error => {
+            console.error(error);
+            setTimeout(() => turn === this.loads && this.reload(), backoff(this.fails++));
+        });
     }
 
     apply(m) {
-        const { onmessage } = this.options;
-        const { base64, data, text } = m;
-        m.data = base64 ? Uint8Array.from(atob(base64), one => one.charCodeAt()) : text ?? data;
-        m.text = base64 ? undefined : text ?? JSON.stringify(data);
+        const { onmessage } = this.options, { base64, data, text } = m;
+        if (base64) m.data = Uint8Array.from(atob(base64), one => one.charCodeAt());
+        else if (text == null) m.text = JSON.stringify(data);
+        else m.data = text;
         if (onmessage) return onmessage(m);
         this.queue.push(m);
         this.stir?.();
@@ -421,8 +452,8 @@ class Subscription {
 
     end() {
         this.ended = true;
-        this.loads = -1;
         this.owner.subs.delete(this.n);
+        this.loads = this.n = -1;
         this.stir?.();
     }
 
@@ -432,8 +463,8 @@ class Subscription {
 
     close() {
         if (this.ended) return;
-        this.end();
         this.owner.post("leave", this.n);
+        this.end();
     }
 }
 
@@ -451,13 +482,12 @@ class Live {
         const beat = heartbeat ? "&heartbeat=" + heartbeat : "";
         this.options = options;
         this.settings = { base, beat };
-        this.name = "fanwire1" + base + beat;
-        if (document && share !== false && !options.WebSocket) this.share();
-        else this.alone();
-        if (!document) return;
+        this.name = "fanwire2" + base + beat;
+        if (!document || share === false || options.WebSocket) this.alone();
+        else this.share();
         const wake = () => document.hidden || this.post("wake");
-        addEventListener("online", wake, this.over);
-        document.addEventListener("visibilitychange", wake, this.over);
+        globalThis.addEventListener?.("online", wake, this.over);
+        document?.addEventListener("visibilitychange", wake, this.over);
     }
 
     // ---- who holds the connection ----
@@ -495,7 +525,7 @@ class Live {
 
     // No SharedWorker: the tab that has the lock serves the others.
     elect() {
-        this.here = false;
+        this.up = false;
         if (!navigator.locks) return this.alone();
         const { tab, name } = this, wire = new BroadcastChannel(name);
         wire.onmessage = ({ data: [to, m, from] }) => {
@@ -518,23 +548,23 @@ class Live {
         else this.hello();
     }
 
-    hold(name, then) {
-        navigator.locks.request(name, () => this.shut || new Promise(release => {
+    hold(name, task) {
+        navigator.locks.request(name, () => this.ended || new Promise(release => {
             this.over.signal.addEventListener("abort", release);
-            then();
+            task();
         })).catch(() => this.core || this.alone()); // forbidden, as is all that tabs share
     }
 
     post(...m) {
-        if (this.here) this.send(...m);
+        if (this.up) this.send(...m);
     }
 
     // To whoever holds the connection now: all that is wanted.
     hello() {
-        this.here = true;
+        this.up = true;
         this.send("hello", [...this.subs.values()].map(sub => sub.wish()));
         for (const [n, p] of this.publishes) {
-            if (p.posted && !p.m.payload.key) this.receive({ n, code: "connection-lost" });
+            if (p.sent && !p.m.payload.key) this.receive({ n, code: "connection-lost" });
             else this.pass(p);
         }
     }
@@ -546,29 +576,28 @@ class Live {
             if (m.code) p.reject(failure(m));
             else p.resolve(m.id);
         } else if (m.type === "state") {
-            const { state } = this;
-            Object.assign(this, { id: m.id, state: m.state });
-            if (state !== m.state) this.onstate?.(m.state);
-        } else this.subs.get(m.n)?.take(m);
+            this.id = m.id;
+            if (this.state !== m.state) {
+                this.state = m.state;
+                this.onstate?.(m.state);
+            }
+        } else this.subs.get(m.n)?.receive(m);
     }
 
     pass(p) {
-        p.posted = this.here;
+        p.sent = this.up;
         this.post("publish", p.m);
     }
 
     // ---- what the page calls ----
 
     subscribe(channel, options = {}) {
-        const sub = new Subscription(this, ++this.count, channel, options);
-        this.subs.set(sub.n, sub);
-        this.post("join", sub.wish());
-        return sub;
+        return new Subscription(this, channel, options);
     }
 
     publish(channel, data, { key } = {}) {
         return new Promise((resolve, reject) => {
-            if (this.shut) throw failure({ code: "closed" });
+            if (this.ended) throw failure({ code: "closed" });
             const n = ++this.count;
             const payload = data instanceof Uint8Array
                 ? { key, base64: btoa(String.fromCharCode(...data)) }
@@ -580,10 +609,10 @@ class Live {
     }
 
     close() {
-        if (this.shut) return;
+        if (this.ended) return;
         this.post("leave");
-        this.here = false;
-        this.shut = true;
+        this.up = false;
+        this.ended = true;
         this.core?.close();
         this.over.abort();
         this.subs.forEach(sub => sub.end());

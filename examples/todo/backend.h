@@ -30,6 +30,7 @@ struct backend {
                void *arg, struct fw_error *err);
     void (*close)(void *db);
     const char *kind; /* of fw_sql() */
+    const char *list; /* the statement LIST */
     const char *schema;
 };
 

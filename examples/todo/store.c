@@ -79,6 +79,11 @@ const char *store_sql(const char *url, const char **more)
     return fw_sql(backend->kind, NULL);
 }
 
+const char *store_query(const char *url)
+{
+    return backend_of(url)->list;
+}
+
 static int run(struct store *store, enum statement statement, const struct draft *draft,
                item_fn *each, void *arg, struct fw_error *err)
 {

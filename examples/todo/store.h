@@ -32,6 +32,10 @@ int store_check(const char *url, struct fw_error *err);
  * store_check() takes. */
 const char *store_sql(const char *url, const char **more);
 
+/* The query for all items, for those who listen to them. Static; of a URL that store_check() takes.
+ */
+const char *store_query(const char *url);
+
 /* Reads the URL; connections are made when they are needed, and
  * each makes the tables where they are missing. Returns 0, -EINVAL or -ENOMEM. *ret is owned. */
 int store_open(const char *url, struct store **ret, struct fw_error *err);

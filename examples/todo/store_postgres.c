@@ -28,13 +28,16 @@ struct postgres {
     PGconn *connections[POOL_SIZE]; /* the pool holds pointers to these; NULL: not open */
 };
 
+#define LIST_QUERY                                                                                 \
+    "SELECT id, title, completed, created FROM todos ORDER BY created, id COLLATE \"C\""
+
 #define SIZE(title) "octet_length(to_json(" title ")::text)"
 #define MEANT       "($5 IS NULL OR id IN (SELECT json_array_elements_text($5)))"
 
 /* In CHANGE, a comparison with what is not said is NULL: only what differs is written. Those that
  * change many rows lock them in one order: else two of them would each wait for the other. */
 static const char *const texts[N_STATEMENTS] = {
-    [LIST] = "SELECT id, title, completed, created FROM todos ORDER BY created, id COLLATE \"C\"",
+    [LIST] = LIST_QUERY,
     [GET] = "SELECT id, title, completed, created FROM todos WHERE id = $1",
     [ADD] =
         "INSERT INTO todos (id, title, completed, created) SELECT $1, $2, coalesce($3, false), "
@@ -62,9 +65,11 @@ static const char *const texts[N_STATEMENTS] = {
         "(SELECT id FROM todos WHERE completed AND " MEANT " ORDER BY id FOR UPDATE)",
 };
 
-static const char is_installed[] =
-    "SELECT count(*) >= 2 FROM pg_trigger "
-    "WHERE tgrelid = to_regclass('todos') AND tgname LIKE 'fanwire\\_row%'";
+static const char has_fanwire[] =
+    "SELECT to_regclass('fanwire.watched') IS NOT NULL "
+    "AND EXISTS (SELECT FROM pg_proc WHERE proname = 'fanwire_watch')";
+static const char has_watches[] =
+    "SELECT count(*) >= 2 FROM fanwire.watched WHERE tbl = to_regclass('todos')";
 
 /* ---- errors ---- */
 
@@ -115,13 +120,28 @@ static int execute(PGconn *connection, const char *sql, struct fw_error *err)
 }
 
 /* Returns 1, 0 or -errno. */
-static int check_installed(PGconn *connection, struct fw_error *err)
+static int check(PGconn *connection, const char *sql, struct fw_error *err)
 {
-    PGresult *result = PQexec(connection, is_installed);
+    PGresult *result = PQexec(connection, sql);
     int r = PQresultStatus(result) == PGRES_TUPLES_OK ? PQgetvalue(result, 0, 0)[0] == 't'
                                                       : fail(connection, result, err);
     PQclear(result);
     return r;
+}
+
+static int check_installed(PGconn *connection, struct fw_error *err)
+{
+    int r = check(connection, has_fanwire, err);
+    return r > 0 ? check(connection, has_watches, err) : r;
+}
+
+/* Where fanwire is installed it stays in its mode. */
+static int install_all(PGconn *connection, struct fw_error *err)
+{
+    int r = check(connection, has_fanwire, err);
+    if (r == 0)
+        r = execute(connection, fw_sql("postgres", NULL), err);
+    return r < 0 ? r : execute(connection, schema_postgres, err);
 }
 
 /* One at a time, of all programs that do this. After a failure the connection is closed, and with
@@ -132,8 +152,8 @@ static int install(PGconn *connection, struct fw_error *err)
         execute(connection, "BEGIN; SELECT pg_advisory_xact_lock(hashtext('fanwire todo'))", err);
     if (r == 0)
         r = check_installed(connection, err);
-    if (r == 0 && (r = execute(connection, fw_sql("postgres", NULL), err)) == 0)
-        r = execute(connection, schema_postgres, err);
+    if (r == 0)
+        r = install_all(connection, err);
     if (r >= 0)
         r = execute(connection, "COMMIT", err);
     if (r != -EIO)
@@ -342,4 +362,5 @@ const struct backend backend_postgres = { .open = postgres_open,
                                           .run = postgres_run,
                                           .close = postgres_close,
                                           .kind = "postgres",
+                                          .list = LIST_QUERY,
                                           .schema = schema_postgres };

@@ -31,12 +31,14 @@ struct sqlite {
     pthread_mutex_t writer;
 };
 
+#define LIST_QUERY "SELECT id, title, completed, created FROM todos ORDER BY created, id"
+
 #define SIZE(title) "length(CAST(json_quote(" title ") AS BLOB))"
 #define MEANT       "(?5 IS NULL OR id IN (SELECT value FROM json_each(?5)))"
 
 /* In CHANGE, a comparison with what is not said is NULL: only what differs is written. */
 static const char *const texts[N_STATEMENTS] = {
-    [LIST] = "SELECT id, title, completed, created FROM todos ORDER BY created, id",
+    [LIST] = LIST_QUERY,
     [GET] = "SELECT id, title, completed, created FROM todos WHERE id = ?1",
     [ADD] =
         "INSERT INTO todos (id, title, completed, created) SELECT ?1, ?2, coalesce(?3, 0), "
@@ -268,4 +270,5 @@ const struct backend backend_sqlite = { .open = sqlite_open,
                                         .run = sqlite_run,
                                         .close = sqlite_close,
                                         .kind = "sqlite",
+                                        .list = LIST_QUERY,
                                         .schema = schema_sqlite };

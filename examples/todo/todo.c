@@ -109,6 +109,14 @@ static int set_source(struct fw_server *server, const char *store, struct fw_err
     return r;
 }
 
+/* Who listens to all items gets those that there are first. */
+static int set_snapshot(struct fw_server *server, const char *store, struct fw_error *err)
+{
+    char snapshot[256];
+    (void)snprintf(snapshot, sizeof(snapshot), "todos=%s", store_query(store));
+    return fw_server_set(server, "snapshot", snapshot, err);
+}
+
 static int add_page(struct fw_server *server, struct fw_error *err)
 {
     int r = 0;
@@ -133,6 +141,8 @@ static int set_up(struct todo *todo, struct fw_error *err)
         r = fw_server_set(api->server, "public", "todos", err);
     if (r == 0)
         r = fw_server_set(api->server, "public", "todos:*", err);
+    if (r == 0)
+        r = set_snapshot(api->server, todo->url, err);
     if (r == 0)
         r = fw_server_application(api->server, &application, err);
     if (r == 0)

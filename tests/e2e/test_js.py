@@ -1,13 +1,16 @@
 """The JavaScript client, in Node and in a real browser."""
 import gzip
+import itertools
 import json
 import os
 import signal
+import sqlite3
 import threading
 
 from browser import Browser
 from case import case, equal, eventually
-from node_client import CLIENT, Node, npm
+from node_client import CLIENT, Node, install, npm
+from test_snapshot import ITEMS, QUERY, sqlite_file
 from web import Raw
 
 LIVE = "live.state === 'live'"
@@ -272,6 +275,262 @@ def test_load_that_fails(t):
     sees(node, "load:3")
 
 
+@case(timeout=90)
+def test_as_it_is_served(t):
+    """The module with its short names does what the source does."""
+    install(t.directory)
+    with open(os.path.join(t.directory, "node_modules", "fanwire", "fanwire.js"), "wb") as f:
+        f.write(t.server().get("/fanwire.js").body)
+    for test in (test_publish_and_listen, test_echo, test_iterator, test_last_and_since,
+                 test_load_that_fails, test_denied, test_proxy_without_websockets,
+                 test_refused_snapshot_without_websockets):
+        test(t)
+
+
+# ---- rows ----
+
+JOIN = """(log => { logs.push(log); return live.subscribe("items", { %s,
+    onload: rows => log.push(...rows.map(one => ["row", one.id, one.n]), ["loaded"]),
+    onmessage: e => log.push(["event", e.data.id, e.data.n]),
+    ongap: g => log.push(["gap", g.reason]), onerror: e => log.push(["error", e.code]) }); })([])"""
+
+
+class Items:
+    """A table whose rows are changed, each change with its event; and a server that tells both."""
+
+    def __init__(self, t, *arguments, **options):
+        self.path, self.connection = sqlite_file(t)
+        self.server = t.server("sqlite:" + self.path, "--snapshot", QUERY, *arguments, **options)
+        self.thread = None
+
+    def change(self, item):
+        self.connection.execute("begin immediate")
+        self.connection.execute("update items set n = n + 1 where id = ?", (item,))
+        self.connection.execute(
+            "insert into fanwire_outbox (channel, payload) select 'items', "
+            "json_object('id', id, 'n', n) from items where id = ?", (item,))
+        # so that the place of the newest event is seldom that of one of ours
+        self.connection.execute("insert into fanwire_outbox (channel, payload) values ('else', 1)")
+        self.connection.execute("commit")
+
+    def change_until(self, stop):
+        """In a thread of its own."""
+        def run():
+            self.connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            for i in itertools.count():
+                if stop.is_set():
+                    return
+                self.change(i * 5 % ITEMS)
+                stop.wait(0.001)
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def end(self, stop):
+        """Stops it, and changes each once more, for those who have heard of a few alone."""
+        stop.set()
+        self.thread.join()
+        self.connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        for item in range(ITEMS):
+            self.change(item)
+
+    def final(self):
+        """{id: n}, when nobody changes anything any more."""
+        return dict(sqlite3.connect(self.path).execute("select id, n from items").fetchall())
+
+
+def look_at_items(heard, final):
+    """Rows, once; then each version after them, once and in order."""
+    equal([one[0] for one in heard[:ITEMS + 1]], ["row"] * ITEMS + ["loaded"])
+    equal({one[0] for one in heard[ITEMS + 1:]} - {"event"}, set())
+    versions = {item: n for _, item, n in heard[:ITEMS]}
+    for _, item, n in heard[ITEMS + 1:]:
+        equal(n, versions[item] + 1, "item %d" % item)
+        versions[item] = n
+    equal(versions, final)
+
+
+def is_complete(final):
+    """A JavaScript condition on `log`."""
+    return """(() => { const last = {}; log.forEach(([, id, n]) => last[id] = n);
+        return %s.every(([id, n]) => last[id] === n); })()""" % json.dumps(list(final.items()))
+
+
+def test_snapshot(t):
+    items = Items(t)
+    port = items.server.address[1]
+    items.change(3)
+    node = client_of(t, items.server)
+    node.run("void (globalThis.logs = [], globalThis.sub = %s)" % JOIN % "snapshot: true")
+    node.eventually("logs[0].length === %d" % (ITEMS + 1))
+    items.change(3)
+    node.eventually("logs[0].length === %d" % (ITEMS + 2))
+    look_at_items(node.run("logs[0]"), items.final())
+    # a connection that is lost: it goes on, without rows
+    items.server.stop()
+    node.eventually("live.state === 'offline'")
+    items.change(4)
+    again = t.server("sqlite:" + items.path, "--snapshot", QUERY, http="127.0.0.1:%d" % port)
+    node.eventually("logs[0].length === %d" % (ITEMS + 3))
+    look_at_items(node.run("logs[0]"), items.final())
+    # what was there meanwhile is gone: rows again
+    items.server = again
+    again.stop()
+    node.run("logs[0].splice(0)")
+    items.change(5)
+    items.connection.execute("delete from fanwire_outbox")
+    t.server("sqlite:" + items.path, "--snapshot", QUERY, http="127.0.0.1:%d" % port)
+    node.eventually("logs[0].at(-1)?.[0] === 'loaded'", timeout=30)
+    heard = node.run("logs[0]")
+    equal(heard.pop(0)[0], "gap")
+    look_at_items(heard, items.final())
+    items.change(5)
+    node.eventually("logs[0].length === %d" % (ITEMS + 3))
+    equal(node.run("logs[0].at(-1)"), ["event", 5, 2])
+
+
+def test_snapshot_or_something_else(t):
+    """A place to go on from stands before the rows, they before `last` and `load`."""
+    items = Items(t)
+    node = client_of(t, items.server)
+    node.run("void (globalThis.logs = [], %s)" % JOIN % "snapshot: true")
+    node.eventually("logs[0].length > 0")
+    place = items.server.publish_ok("items", b'{"id": 0, "n": 100}')
+    items.server.publish_ok("items", b'{"id": 0, "n": 101}')
+    for options in ("since: %s" % json.dumps(place), "last: 1", "load: () => [{ id: 1, n: 2 }]"):
+        node.run("void %s" % JOIN % ("snapshot: true, " + options))
+    node.eventually("logs.every(log => log.length)")
+    items.server.publish_ok("items", b'{"id": 0, "n": 102}')
+    node.eventually("logs.every(log => log.at(-1)[2] === 102)")
+    equal(node.run("logs[1]"), [["event", 0, 101], ["event", 0, 102]])
+    for n in (2, 3):
+        equal([one[0] for one in node.run("logs[%d]" % n)], ["row"] * ITEMS + ["loaded", "event"])
+
+
+def snapshots_under_load(t, options):
+    """Those with rows, with places of their own and with neither come and go while rows change."""
+    items = Items(t, workers=1)
+    node = client_of(t, items.server, options)
+    node.run("void (globalThis.logs = [])")
+    stop = threading.Event()
+    items.change_until(stop)
+    try:
+        for i in range(12):
+            node.run("void (globalThis.sub = %s)" % JOIN % "snapshot: true")
+            if i % 3 == 1:
+                node.run("void (%s, %s)" % (JOIN % "snapshot: true", JOIN % "snapshot: true"))
+            if i % 3 == 2:
+                node.run("void (globalThis.others ??= []).push(logs.length)")
+                node.run("void %s" % JOIN % ("echo: true", "last: 3")[i % 2])
+            node.eventually("logs.every(log => log.length > 0)")
+            if i % 6 == 3:  # leaves again
+                node.run("void (sub.close(), logs.splice(logs.length - 1, 1))")
+    finally:
+        items.end(stop)
+    final = items.final()
+    node.eventually("logs.every(log => %s)" % is_complete(final), timeout=30)
+    others = node.run("others")
+    for i, heard in enumerate(node.run("logs")):
+        if i not in others:
+            look_at_items(heard, final)
+            continue
+        seen = {}
+        for kind, item, n in heard:
+            equal((kind, n), ("event", seen.get(item, n - 1) + 1))
+            seen[item] = n
+    equal(node.run("states"), ["live"])
+
+
+@case(timeout=120)
+def test_snapshots_under_load(t):
+    snapshots_under_load(t, "{}")
+
+
+@case(timeout=120)
+def test_snapshots_under_load_without_websockets(t):
+    snapshots_under_load(t, "{ WebSocket: null }")
+
+
+@case(timeout=120)
+def test_snapshots_while_connections_are_lost(t):
+    items = Items(t)
+    proxy = t.proxy(items.server.address[1])
+    node = Node(t)
+    start(node, "http://127.0.0.1:%d" % proxy.port)
+    node.run("void (globalThis.logs = [])")
+    stop = threading.Event()
+    items.change_until(stop)
+    try:
+        for i in range(6):
+            node.run("void (%s, %s)" % (JOIN % "snapshot: true", JOIN % "snapshot: true"))
+            if i % 2:  # amid it
+                proxy.cut()
+            node.eventually("logs.every(log => log.length > 0)", timeout=30)
+            if not i % 2:
+                proxy.cut()
+    finally:
+        items.end(stop)
+    final = items.final()
+    node.eventually("logs.every(log => %s)" % is_complete(final), timeout=30)
+    for heard in node.run("logs"):
+        look_at_items(heard, final)
+
+
+def refused_snapshot(t, options):
+    items = Items(t, "--snapshot", "bad=SELECT missing FROM items")
+    node = client_of(t, items.server, options)
+    subscribe(node, "bad", "snapshot: true")
+    sees(node, "error:source-refused")
+    subscribe(node, "other", "snapshot: true")
+    sees(node, "error:not-supported")
+    # it is nobody else's
+    subscribe(node, "other")
+    settled(node)
+    subscribe(node, "other", "snapshot: true", name="refused")
+    sees(node, "error:not-supported")
+    subscribe(node, "other", "since: '!'", name="refused")
+    sees(node, "error:bad-position")
+    for n in (1, 2):
+        items.server.publish_ok("other", b"%d" % n)
+    sees(node, 1, 2)
+    equal(node.run("live.state"), "live")
+
+
+def test_refused_snapshot(t):
+    refused_snapshot(t, "{}")
+
+
+def test_refused_snapshot_without_websockets(t):
+    refused_snapshot(t, "{ WebSocket: null }")
+
+
+def test_a_snapshot_that_may_come_later(t):
+    """The server says that it passes: asked again, while others go on undisturbed."""
+    node = Node(t)
+    node.run("""void (globalThis.asked = [], globalThis.refuse = ["overloaded", "source-down"],
+        globalThis.Scripted = class {
+            constructor() {
+                const tell = m => queueMicrotask(() => this.onmessage({ data: JSON.stringify(m) }));
+                tell({ type: "welcome", client: "c", heartbeat: 25 });
+                this.send = text => {
+                    const m = JSON.parse(text), { channel, ref } = m;
+                    if (m.type === "unsubscribe") return tell({ type: "unsubscribed", channel });
+                    asked.push(m.snapshot ? "rows" : m.since ?? "now");
+                    const code = m.snapshot && refuse.shift();
+                    if (code) return tell({ type: "unsubscribed", channel, code, message: "", ref });
+                    if (m.snapshot) tell({ type: "snapshot", channel, data: { a: 1 } });
+                    tell({ type: "ready", channel, id: "p", ref });
+                };
+            }
+            close() {} })""")
+    start(node, "http://nowhere.example/", "{ WebSocket: Scripted }")
+    subscribe(node, "a")
+    settled(node)
+    subscribe(node, "a", "snapshot: true, onload: rows => log.push(rows)", name="late")
+    sees(node, [{"a": 1}])
+    equal(node.run("asked"), ["now", "rows", "p", "rows", "p", "rows", "p"])
+    equal(node.run("states"), ["live"])
+
+
 def test_source_dies(t):
     server = t.server(exits_expected=True)
     node = client_of(t, server)
@@ -478,3 +737,48 @@ def test_tabs_behind_a_proxy_without_websockets(t):
     subscribe(pages[0], "", name="refused")
     sees(pages[0], "error:bad-channel")
     equal(server.metric('fanwire_connections{transport="ws"}'), 0.0)
+
+
+def snapshots_in_tabs(t, prepare, count=4):
+    """Tabs that come one after another while rows change, and one that goes: each is exact."""
+    items = Items(t, workers=1)
+    browser = Browser()
+    t.cleanup(browser.close)
+    pages, url = [], items.server.url
+    stop = threading.Event()
+    items.change_until(stop)
+    try:
+        for i in range(count):
+            page = browser.open(url + "/healthz")
+            page.eventually("location.pathname === '/healthz' && document.readyState === 'complete'")
+            page.run("""(async () => { %s
+                globalThis.connect = (await import("/fanwire.js")).connect; })()""" % prepare)
+            start(page, url)
+            page.run("void (globalThis.logs = [], %s)" % JOIN % "snapshot: true")
+            if i == 2:  # two at once, of which one goes again
+                page.run("void (globalThis.gone = %s, %s)"
+                         % (JOIN % "snapshot: true", JOIN % "snapshot: true"))
+                page.run("void (gone.close(), logs.splice(1, 1))")
+            page.eventually("logs.every(log => log.length > 0)")
+            pages.append(page)
+        one_connection(items.server)
+        close(pages.pop(0))  # it may have held the connection
+        pages[0].run("void %s" % JOIN % "snapshot: true")
+        pages[0].eventually("logs.every(log => log.length > 0)")
+    finally:
+        items.end(stop)
+    final = items.final()
+    for page in pages:
+        page.eventually("logs.every(log => %s)" % is_complete(final), timeout=30)
+        for heard in page.run("logs"):
+            look_at_items(heard, final)
+
+
+@case(timeout=120)
+def test_snapshots_in_tabs_that_share_a_worker(t):
+    snapshots_in_tabs(t, "")
+
+
+@case(timeout=120)
+def test_snapshots_in_tabs_without_shared_workers(t):
+    snapshots_in_tabs(t, "delete globalThis.SharedWorker;")

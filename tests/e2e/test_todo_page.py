@@ -8,6 +8,7 @@ from axe import fetch
 from browser import Browser
 from case import case, equal, eventually
 from server import alive
+from test_snapshot import postgres
 from todo import PostgresDatabase, Todo, on_both
 
 ROWS = """[...document.querySelectorAll('#list .row')].map(row => ({
@@ -23,6 +24,7 @@ IN_DATABASE = {
     "postgres": "SELECT coalesce(json_agg(json_build_object('id', id, 'title', title, 'completed', "
                 "completed) ORDER BY created, id COLLATE \"C\"), '[]') FROM todos",
 }
+EXAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "todo")
 SCREENSHOTS = os.environ.get("FANWIRE_TEST_SCREENSHOTS")  # a directory: there they are written
 MARKUP = "<img src=x onerror=document.title='pwned'> & \"quotes\" \\ 👩‍👩‍👧 é\u0301"
 
@@ -190,6 +192,61 @@ def test_all_of_200(t, kind):
     two.click("#all")
     agree(todo, one, two, n=200)
     equal(one.run("document.querySelectorAll('#list .check:checked').length"), 0)
+
+
+def in_step_in_mode(t, mode):
+    """What is installed stays, and the page notices no difference."""
+    database = PostgresDatabase(postgres(t, mode))
+    with open(os.path.join(EXAMPLE, "schema.postgres.sql")) as f:
+        database.sql(f.read())
+    todo, one, two = start(t, None, database=database)
+    equal(todo.sql("SELECT mode FROM fanwire.installation"), mode)
+    one.add("tea")
+    two.add("🍵" * 10000)
+    todo.sql("INSERT INTO todos (title, completed) VALUES ('by hand', true)")
+    agree(todo, one, two, n=3)
+    kill_connections(todo)
+    one.rename("tea", "green tea")
+    two.delete("by hand")
+    agree(todo, one, two, Person(t, todo.server.url + "/"), n=2)
+    todo.sql("TRUNCATE todos")
+    agree(todo, one, two, n=0)
+
+
+@case(timeout=120)
+def test_in_step_in_mode_wal(t):
+    in_step_in_mode(t, "wal")
+
+
+@case(timeout=120)
+def test_in_step_in_mode_outbox(t):
+    in_step_in_mode(t, "outbox")
+
+
+@on_both(timeout=120, long_only_on=["postgres"])
+def test_a_list_that_is_too_large(t, kind):
+    """The page says so, and goes on when it has been mended."""
+    todo = Todo(t, kind)
+    todo.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) "
+             "INSERT INTO todos (id, title) SELECT 'i' || i, %s FROM n"
+             % ("repeat('x', 10000)" if kind == "postgres" else "hex(zeroblob(5000))"))
+    browser = Browser()
+    t.cleanup(browser.close)
+    page = browser.open(todo.server.url + "/")
+    page.eventually("document.getElementById('status') && %s === 'broken' && %s.includes('16 MiB')"
+                    % (KIND, MORE), 30)
+    todo.sql("DELETE FROM todos WHERE id <> 'i7'")
+    page.eventually("%s && %s.length === 1" % (SAVED, ROWS), 60)
+
+
+@case(timeout=120)
+def test_a_page_that_is_there_before_the_table(t):
+    todo, one = start(t, "sqlite", people=1)
+    todo.sql("DROP TABLE todos")
+    one.run("location.reload(); true")
+    one.eventually("document.getElementById('status')?.dataset.kind === 'broken'", 30)
+    eventually(lambda: todo.api("POST", "", {"title": "tea"}).status == 201, 10, "there is one again")
+    agree(todo, one, n=1)
 
 
 @case(timeout=120)

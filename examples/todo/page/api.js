@@ -27,17 +27,11 @@ function retryMs(text) {
 }
 
 export class Api {
-    reach = "unknown"; // "ok", "away", "unreachable": as the last request found it
+    reach = "ok"; // "away", "unreachable": as the last request found it
     onreach = () => {};
 
     constructor(url = "api/todos/", fetch = globalThis.fetch.bind(globalThis)) {
         Object.assign(this, { url, fetch });
-    }
-
-    async list() {
-        const rows = await this.request("GET", "");
-        if (!Array.isArray(rows)) throw new Unreachable("a list that is none");
-        return rows;
     }
 
     // null: there is none.
@@ -90,7 +84,7 @@ export class Api {
 
     // There is reason to think that the next one arrives.
     hope() {
-        if (this.reach !== "unknown") this.found("ok");
+        this.found("ok");
     }
 
     found(reach) {

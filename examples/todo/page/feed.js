@@ -1,5 +1,5 @@
-/* Keeps the truth of a Todos true: loads the list, follows its events, fetches the rows that were
- * too large for an event, and keeps it all for a reload while the server is away. */
+/* Keeps the truth of a Todos true: gets the rows of the table and each change after them, fetches
+ * what was too large for an event, and keeps it all for a reload while the server is away. */
 
 const KEPT = "todos:known";
 const KEEP_AFTER_MS = 500;
@@ -8,15 +8,23 @@ const KEEP_AFTER_MS = 500;
 export const forget = storage => storage.removeItem(KEPT);
 
 export class Feed {
-    turn = 0;
+    state = "loading"; // "loaded"; or the code of the refusal
+    fails = 0;
 
     constructor({ live, todos, api, pause, storage, onchange }) {
-        Object.assign(this, { todos, api, pause, storage, onchange });
+        Object.assign(this, { live, todos, api, pause, storage, onchange });
         this.restore();
+        this.follow();
+    }
+
+    follow() {
+        const { live, todos } = this;
         live.subscribe("todos", {
-            load: () => this.list(),
+            snapshot: true,
             onload: rows => {
-                todos.load(rows, this.began);
+                this.state = "loaded";
+                this.fails = 0;
+                todos.load(rows);
                 this.changed();
             },
             onmessage: event => {
@@ -24,20 +32,17 @@ export class Feed {
                 if (fetch) this.fill(fetch);
                 this.changed();
             },
-            onerror: error => {
-                this.refused = error.code;
-                onchange();
-            },
+            onerror: error => this.refused(error),
         });
     }
 
-    // Asks until there is an answer, or the next load has begun.
-    list() {
-        const turn = ++this.turn;
-        return this.pause.until(() => {
-            this.began = performance.now();
-            return this.api.list();
-        }, () => turn === this.turn);
+    // Where the table is not there yet, or larger than can be sent, that may pass.
+    async refused({ code }) {
+        this.state = code;
+        this.onchange();
+        if (code === "denied") return;
+        await this.pause.after({}, this.fails++);
+        this.follow();
     }
 
     async fill(fetch) {

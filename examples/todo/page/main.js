@@ -1,6 +1,6 @@
 /* Puts the parts together:
  *
- *   server ── events, list ──> Feed ──> Todos ──> View
+ *   server ── rows, events ──> Feed ──> Todos ──> View
  *     ^                                   ^         |
  *     └── Api <── Outbox ── what waits ───┘         |
  *                   ^────── what is wanted ─────────┘
@@ -69,7 +69,8 @@ function draw(own) {
     drawing = clearTimeout(drawing);
     view.show(todos.shown(), { known: todos.known, own });
     status.show(statusOf({
-        live: feed.refused ? "denied" : live.state,
+        live: live.state,
+        feed: feed.state,
         reach: api.reach,
         online: navigator.onLine,
         waiting: outbox.waiting.length,

@@ -26,9 +26,9 @@ export class Pause {
         }
     }
 
-    // Calls until it works, is refused for good, or is no longer wanted (then: undefined).
-    async until(call, wanted = () => true) {
-        for (let fails = 0; wanted(); fails++) {
+    // Calls until it works, or is refused for good.
+    async until(call) {
+        for (let fails = 0; ; fails++) {
             try {
                 return await call();
             } catch (error) {
@@ -36,6 +36,5 @@ export class Pause {
                 await this.after(error, fails);
             }
         }
-        return undefined;
     }
 }

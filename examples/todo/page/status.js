@@ -2,24 +2,27 @@
 
 const WORDS = {
     live: "Live", connecting: "Connecting", offline: "Offline", away: "Database away",
-    denied: "Not allowed",
+    denied: "Not allowed", broken: "Cannot load",
 };
 
-// live: the client's state; reach: the last request's end; waiting: how many changes are not sent.
-export function statusOf({ live, reach, online, waiting, known }) {
-    const kind = kindOf(live, reach, online);
-    return { kind, word: WORDS[kind], more: more(kind, waiting, known), waiting };
+// live: the client's state; feed: the list's; reach: the last request's end; waiting: how many
+// changes are not sent.
+export function statusOf({ live, feed, reach, online, waiting, known }) {
+    const kind = kindOf(live, feed, reach, online);
+    return { kind, word: WORDS[kind], more: more(kind, feed, waiting, known), waiting };
 }
 
-function kindOf(live, reach, online) {
+function kindOf(live, feed, reach, online) {
     if (live === "denied") return "denied";
     if (!online || live === "offline") return "offline";
     if (live === "stale" || reach === "away") return "away";
-    if (live === "connecting" || reach === "unknown") return "connecting";
+    if (live === "connecting" || feed === "loading") return "connecting";
+    if (feed !== "loaded") return "broken";
     return reach === "ok" ? "live" : "offline";
 }
 
-function more(kind, waiting, known) {
+function more(kind, feed, waiting, known) {
+    if (kind === "broken" && feed === "too-large") return "The list is larger than 16 MiB";
     if (waiting) return waiting === 1 ? "1 change waiting" : waiting + " changes waiting";
     if (kind === "live") return "All changes saved";
     if (kind === "connecting") return "One moment";

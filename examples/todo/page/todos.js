@@ -71,16 +71,19 @@ export class Todos {
 
     // ---- what the server says ----
 
-    // began: when the list was asked for; what was answered before is in it.
-    load(rows, began = Infinity) {
+    // The table as it is, in the middle of its events: those that follow are not in it. Requests are
+    // sent in their order, so that the newest change which shows in a row has all before it with it.
+    load(rows) {
         const items = rows.map(itemOf).filter(Boolean);
         this.truth = new Map(items.map(item => [item.id, item]));
         this.known = true;
         this.fetches.clear();
-        this.settle(began);
-        for (const change of this.settling) {
+        const shown = new Set();
+        for (const change of [...this.settling].reverse()) {
             for (const id of change.awaiting) {
-                if (conforms(change, this.truth.get(id))) change.awaiting.delete(id);
+                if (!shown.has(id) && !conforms(change, this.truth.get(id))) continue;
+                shown.add(id);
+                change.awaiting.delete(id);
             }
         }
         this.sweep();

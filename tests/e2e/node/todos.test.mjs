@@ -218,17 +218,30 @@ test("refused: the truth is back at once", () => {
     assert.deepEqual(titles(todos), ["a"]);
 });
 
-test("a load brings what was answered before it began, and waits for the rest", () => {
+test("rows bring what shows in them, and the events the rest", () => {
     const { todos, want, answer } = list(row("a"), row("b"), row("c"));
-    answer(want(edit(row("a"), { title: "A" })), 10);
-    answer(want(edit(row("b"), { title: "B" })), 30);
-    answer(want(edit(row("c"), { title: "C" })), 30);
+    answer(want(edit(row("b"), { title: "B" })));
+    answer(want(edit(row("c"), { title: "C" })));
     want(remove(row("c")));
-    todos.load([row("a", "changed again"), row("b"), row("c", "C")], 20);
-    assert.deepEqual(titles(todos), ["changed again", "B"]);
+    todos.load([row("a", "changed"), row("b"), row("c", "C")]);
+    assert.deepEqual(titles(todos), ["changed", "B"]);
     assert.equal(todos.settling.length, 1, "c is in what was loaded");
     todos.apply(update(row("b", "B")));
     assert.equal(todos.settling.length, 0);
+});
+
+test("there and back: rows that show the second have had the first", () => {
+    const { todos, want, answer } = list(row("a"), row("b"));
+    const keys = ["A", "a", "A again"].map(title => want(edit(row("a"), { title })));
+    answer(want(edit(row("b"), { title: "B" })));
+    answer(keys[0]);
+    answer(keys[1]);
+    todos.load([row("a"), row("b")]);
+    assert.deepEqual(titles(todos), ["A again", "B"], "what is not answered or not shown stays");
+    answer(keys[2]);
+    todos.apply(update(row("a", "A again")));
+    todos.apply(update(row("a", "by another")));
+    assert.deepEqual(titles(todos), ["by another", "B"]);
 });
 
 test("what never gets an event is given up", () => {
