@@ -307,7 +307,7 @@ static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint6
 {
     const struct channel *channel = sub ? sub->channel : &w->control;
     struct log_channel name = { channel->hash, channel->name, channel->len };
-    if (sub && !sub->feed)
+    if (sub ? !sub->feed : !has_begun(c))
         return 0;
     uint64_t from = sub && sub->from > c->cursor ? sub->from : c->cursor;
     int n = from < w->frontier ? log_walk(w->log, &name, from, w->frontier, out, max) : 0;

@@ -346,9 +346,20 @@ void link_connect(struct worker *w);
 void link_process(struct worker *w);
 void link_check(struct worker *w); /* its beat, once a second */
 
+/* Has any channel of the connection begun? */
+static inline bool has_begun(const struct conn *c)
+{
+    for (uint32_t i = 0; i < c->n_subs; i++)
+        if (c->subs[i]->feed)
+            return true;
+    return false;
+}
+
+/* What concerns all channels: gaps, down, up. Where none has begun, a gap is nobody's: each looks
+ * for those after its position when it begins, and the state is told as such (tell_down_up()). */
 static inline struct feed *control_feed(const struct worker *w, const struct conn *c)
 {
-    return w->control.feeds[c->format];
+    return has_begun(c) ? w->control.feeds[c->format] : NULL;
 }
 
 #endif

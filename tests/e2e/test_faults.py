@@ -140,6 +140,27 @@ def test_the_source_process_is_killed(t):
     equal(server.metric('fanwire_worker_restarts_total{role="source"}'), 3)
 
 
+@case(timeout=60)
+def test_a_gap_is_nobodys_where_no_channel_has_begun(t):
+    """The state is told all the same; the gap is told to a channel that begins at a place before it."""
+    server = t.server(workers=1, exits_expected=True)
+    before = server.publish_ok("x", "1")
+    client = t.ws(server, "/ws", protocol="fanwire.v1")
+    client.expect("welcome")
+    source = server.source_pid()
+    os.kill(source, signal.SIGSTOP)
+    client.expect("down")
+    os.kill(source, signal.SIGCONT)
+    client.expect("up")
+    os.kill(source, signal.SIGKILL)
+    eventually(lambda: server.source_pid() not in (None, source), 10, "it is started again")
+    server.wait_until_ready(10)
+    client.say(type="subscribe", channel="x", since=before)
+    told = client.until("ready")[0]  # down and up, too, if there was the time
+    equal([(m["channel"], m["after"], m["reason"]) for m in told if m["type"] == "gap"],
+          [("x", before, "restart")])
+
+
 @case(timeout=90)
 def test_the_source_process_hangs(t):
     """A short hang: down, and up when it goes on; nothing is lost. A long one: it is replaced."""
