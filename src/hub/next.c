@@ -81,9 +81,9 @@ int sub_gap(struct fw_sub *sub, const char *channel, uint64_t after, uint64_t be
 {
     (void)sub_step(sub, FW_GAP, channel, reason, ev);
     if (after)
-        (void)position_write(sub->after, sub->log, NULL, after);
+        (void)position_write_place(sub->after, sub->log, after);
     ev->after = after ? sub->after : NULL;
-    write_position(sub, sub->before, before);
+    (void)position_write_place(sub->before, sub->log, before);
     ev->before = sub->before;
     return FW_GAP;
 }

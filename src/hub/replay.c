@@ -213,6 +213,19 @@ static bool belongs(const struct replay *replay, const struct log_record *record
            record->off < replay->gaps_until;
 }
 
+/* What was missed before the first event begins where the caller stood, in its own words. */
+static int first_gap(struct fw_sub *sub, struct fw_event *ev)
+{
+    struct replay *replay = &sub->replay;
+    const struct since *since = &replay->channel->since;
+    enum gap_reason reason = replay->reason;
+    replay->reason = REASON_NONE;
+    (void)sub_gap(sub, replay->channel->name, replay->gap_after, replay->gap_before, reason, ev);
+    if (since->kind == SINCE_POSITION && position_text(sub->after, &since->position) > 0)
+        ev->after = sub->after;
+    return FW_GAP;
+}
+
 int replay_next(struct fw_sub *sub, struct fw_event *ev)
 {
     struct replay *replay = &sub->replay;
@@ -221,12 +234,8 @@ int replay_next(struct fw_sub *sub, struct fw_event *ev)
     int rows = replay->channel->rows ? rows_next(sub, ev) : 0;
     if (rows != 0)
         return rows;
-    if (replay->reason != REASON_NONE) {
-        enum gap_reason reason = replay->reason;
-        replay->reason = REASON_NONE;
-        return sub_gap(sub, replay->channel->name, replay->gap_after, replay->gap_before, reason,
-                       ev);
-    }
+    if (replay->reason != REASON_NONE)
+        return first_gap(sub, ev);
     while (next_offset(replay, &off)) {
         if (!log_peek(sub->log, off, &record))
             return lapped(sub, ev);

@@ -172,15 +172,18 @@ static void positions_of_strangers_are_gaps(void **state)
     struct fw_hub *hub = open_hub("memory:", RETAIN, 0);
     publish_range(hub, "a", 1, 2);
     static const struct {
-        const char *since, *reason;
-    } cases[] = { { "p1.2.3", "foreign-position" },
-                  { "1526985058136-0", "foreign-position" },
-                  { "l1.100000", "new-epoch" } };
+        const char *since, *after, *reason;
+    } cases[] = { { "p1.2.3", "p1.2.3", "foreign-position" },
+                  { "1526985058136-0", NULL, "foreign-position" }, /* of no make that we know */
+                  { "l1.100000", "l1.100000", "new-epoch" } };
     for (size_t i = 0; i < 3; i++) {
         struct fw_sub *sub = open_sub_since(hub, "a", cases[i].since, 0);
         struct fw_event *gap = next_step(sub, FW_GAP, "a");
         assert_string_equal(gap->reason, cases[i].reason);
-        assert_null(gap->after);
+        if (cases[i].after)
+            assert_string_equal(gap->after, cases[i].after);
+        else
+            assert_null(gap->after);
         assert_true(strlen(gap->before) > 3);
         next_range(sub, "a", 1, 2); /* goes on at the oldest that is held */
         next_step(sub, FW_READY, "a");
