@@ -102,6 +102,11 @@ void exam_drop_slot(struct exam *exam, const char *name);
 
 void exam_outbox(struct exam *exam);
 
+/* ---- doctor_pg_watched.c ---- */
+
+/* Tables whose changes are not told, or not in full, though they are watched. */
+void exam_watched(struct exam *exam);
+
 /* ---- doctor_pg_horizon.c ---- */
 
 /* What holds back xmin, and how full the queue of notifications is. */

@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "pg_parameters.h"
+#include "pg_refusal.h"
 #include "text.h"
 
 #include <errno.h>
@@ -38,25 +39,6 @@ static bool wait_for(const PGconn *conn, short events, int64_t deadline)
 
 /* ---- connecting ---- */
 
-/* With VERBOSE, a refusal is "FATAL:  28P01: text\nLOCATION:  …": the SQLSTATE says in any language
- * what it is; where in the server's source it comes from says nothing to anybody here. */
-static void take_refusal(const PGconn *conn, struct exam_failure *failure)
-{
-    char text[2 * EXAM_TEXT_MAX];
-    (void)snprintf(text, sizeof(text), "%s", PQerrorMessage(conn));
-    char *location = strstr(text, "\nLOCATION:");
-    if (location)
-        *location = '\0';
-    char state[6] = "";
-    for (char *at = strstr(text, ":  "); at && !state[0]; at = strstr(at + 3, ":  ")) {
-        if (strspn(at + 3, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || at[8] != ':')
-            continue;
-        memcpy(state, at + 3, 5);
-        memmove(at + 3, at + 10, strlen(at + 10) + 1);
-    }
-    fail(failure, state, text);
-}
-
 /* Goes through libpq's handshake. */
 static bool connect_within(PGconn *conn, unsigned limit_ms, struct exam_failure *failure)
 {
@@ -74,7 +56,7 @@ static bool connect_within(PGconn *conn, unsigned limit_ms, struct exam_failure 
         status = PQconnectPoll(conn);
     }
     if (status != PGRES_POLLING_OK)
-        take_refusal(conn, failure);
+        pg_refusal_read(PQerrorMessage(conn), failure->state, failure->text, sizeof(failure->text));
     return status == PGRES_POLLING_OK;
 }
 

@@ -269,34 +269,6 @@ static void look_at_publication(struct exam *exam)
     PQclear(r);
 }
 
-/* The publication is what the log tells by, fanwire.watching how it is told. */
-static void look_at_watched(struct exam *exam)
-{
-    if (exam->mode != MODE_WAL || !exam->installed)
-        return;
-    PGresult *r = exam_ask(
-        exam, "what is watched",
-        "SELECT w.tbl::text AS name, w.channel, c.oid IS NOT NULL AS there "
-        "FROM fanwire.watching w LEFT JOIN pg_class c ON c.oid = w.tbl "
-        "WHERE w.ended IS NULL AND (c.oid IS NULL OR NOT EXISTS (SELECT FROM pg_publication p "
-        "JOIN pg_publication_rel m ON m.prpubid = p.oid "
-        "WHERE p.pubname = 'fanwire' AND m.prrelid = w.tbl)) ORDER BY 1, 2 LIMIT 100");
-    for (int row = 0; r && row < PQntuples(r); row++) {
-        bool there = exam_field_true(r, row, "there");
-        struct finding *f =
-            report_add(exam->report, LEVEL_WARNING, "watched", "%s %s, watched as %s, is %s",
-                       there ? "the table" : "a table, number", exam_field(r, row, "name"),
-                       exam_field(r, row, "channel"),
-                       there ? "not in the publication fanwire" : "gone");
-        finding_detail(f, "Its changes are not told.");
-        if (there)
-            finding_detail(f, "Its owner puts it there again by fanwire_watch().");
-        else
-            finding_detail(f, "A table that was made anew under its name is to be watched anew.");
-    }
-    PQclear(r);
-}
-
 void exam_wal(struct exam *exam)
 {
     static const char sql[] =
@@ -322,7 +294,6 @@ void exam_wal(struct exam *exam)
     bool granted = exam->replication;
     look_at_role(exam, identity != NULL);
     look_at_publication(exam);
-    look_at_watched(exam);
     look_at_slots(exam);
     bool has_own = look_at_node(exam);
     exam->free_slot =

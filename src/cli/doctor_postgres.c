@@ -67,13 +67,20 @@ static void find_restart(struct exam *exam, const char *directory)
 static void look_at_encoding(struct exam *exam, const char *encoding)
 {
     bool none = !strcmp(encoding, "SQL_ASCII");
-    struct finding *f = report_add(exam->report, none ? LEVEL_WARNING : LEVEL_OK, "encoding",
+    bool whole = !strcmp(encoding, "UTF8") || !strcmp(encoding, "LATIN1");
+    struct finding *f = report_add(exam->report, whole ? LEVEL_OK : LEVEL_WARNING, "encoding",
                                    "the database's encoding is %s", encoding);
     finding_text(f, "encoding", encoding);
-    if (none)
-        finding_detail(f, "That is none: payloads arrive as the bytes that were sent, channels "
-                          "that are not UTF-8 are refused. A new database with ENCODING 'UTF8' is "
-                          "the way out.");
+    if (whole)
+        return;
+    finding_detail(f, none ? "That is none: text need not be UTF-8, in which events travel."
+                           : "Not all of its text has a form in UTF-8, in which events travel.");
+    finding_detail(f,
+                   "fanwire_publish() refuses what has none. A watched row with it is told in "
+                   "part (\"partial\":true); in mode wal %s.",
+                   none ? "with U+FFFD for each such byte"
+                        : "the rest of its transaction becomes a gap");
+    finding_detail(f, "A new database with ENCODING 'UTF8' is the way out.");
 }
 
 static void look_at_standby(struct exam *exam)
@@ -370,6 +377,7 @@ static void look_at_all(struct exam *exam)
     exam_listen(exam);
     exam_wal(exam);
     exam_outbox(exam);
+    exam_watched(exam);
     exam_horizon(exam);
     suggest(exam);
     if (exam->report->unreachable) { /* it went away meanwhile: nothing is known */

@@ -93,6 +93,14 @@ static void fail(struct pg_link *link, const char *message)
     link->events->failed(link->arg, line);
 }
 
+/* With the SQLSTATE, should a server have refused us. */
+static void fail_refused(struct pg_link *link)
+{
+    char line[PG_MESSAGE_MAX];
+    pg_refusal_read(PQerrorMessage(link->conn), link->sqlstate, line, sizeof line);
+    fail(link, line);
+}
+
 static void fail_errno(struct pg_link *link, const char *what, int error)
 {
     char line[PG_MESSAGE_MAX];
@@ -107,7 +115,11 @@ static void on_notice(void *arg, const PGresult *result)
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     char line[PG_MESSAGE_MAX - 16];
     pg_one_line(line, sizeof line, text ? text : "");
-    if (severity && (!strcmp(severity, "FATAL") || !strcmp(severity, "PANIC")))
+    /* Where nothing was asked, an ERROR is a notice, too: of notifications that the server could
+     * not send, and that are gone. */
+    bool error = severity && !strcmp(severity, "ERROR");
+    link->failed |= error;
+    if (error || (severity && (!strcmp(severity, "FATAL") || !strcmp(severity, "PANIC"))))
         snprintf(link->fatal, sizeof link->fatal, "%s: %s", severity, line);
     else if (severity && !strcmp(severity, "WARNING"))
         fw_host_log(link->host, FW_LOG_WARNING, "server-warning", "%s", line);
@@ -148,6 +160,7 @@ static void connected(struct pg_link *link)
     link->first = 0;
     candidates_free(link->candidates);
     link->candidates = NULL;
+    (void)PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     int r = watch_anew(link, on_io, FW_READABLE);
     if (r < 0)
         fail_errno(link, "cannot watch the connection", r);
@@ -167,7 +180,7 @@ static void go_on(struct pg_link *link, PostgresPollingStatusType status)
         if (r < 0)
             fail_errno(link, "cannot watch the connection", r);
     } else {
-        fail(link, PQerrorMessage(link->conn));
+        fail_refused(link);
     }
 }
 
@@ -234,12 +247,12 @@ static void start_libpq(struct pg_link *link)
     buf_done(&hosts);
     buf_done(&addresses);
     buf_done(&ports);
-    link->fatal[0] = '\0';
     if (!link->conn) {
         fail(link, "cannot connect: out of memory");
         return;
     }
     (void)PQsetNoticeReceiver(link->conn, on_notice, link);
+    (void)PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE); /* see fail_refused() */
     go_on(link,
           PQstatus(link->conn) == CONNECTION_BAD ? PGRES_POLLING_FAILED : PGRES_POLLING_WRITING);
 }
@@ -323,6 +336,8 @@ int pg_link_open(struct pg_link *link)
     if (!link->candidates)
         return -ENOMEM;
     link->started = false;
+    link->fatal[0] = link->sqlstate[0] = '\0';
+    link->failed = false;
     fw_timer_start(link->timer, 0);
     return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef SOURCES_PG_LINK_H
 #define SOURCES_PG_LINK_H
 
+#include "pg_refusal.h"
 #include "pg_url.h"
 
 #include <fanwire/source.h>
@@ -30,8 +31,10 @@ struct pg_link {
     bool replication; /* set before pg_link_open(): a connection for the replication protocol */
     struct fw_resolve *resolve;
     struct pg_candidates *candidates;
-    unsigned first;             /* the candidate to begin with: moved on by a time-out */
-    char fatal[PG_MESSAGE_MAX]; /* the server's last word, which libpq takes for a notice */
+    unsigned first;                  /* the candidate to begin with: moved on by a time-out */
+    char fatal[PG_MESSAGE_MAX];      /* the server's last word, which libpq takes for a notice */
+    bool failed;                     /* … or what it could not send: something is missing */
+    char sqlstate[PG_SQLSTATE_SIZE]; /* of the server that refused us, at failed(); "": none did */
 };
 
 /* `url`, `events` and `arg` are borrowed for the link's life. Does nothing yet. */

@@ -28,6 +28,7 @@
 struct pg_server {
     bool pooled;             /* a connection pooler is in between: LISTEN does not work */
     bool standby, installed; /* installed: fanwire's SQL */
+    bool sql_ascii;          /* the database's encoding is none; so is the connection's */
     char wal_level[16];      /* "replica", "logical", … */
     char mode[PG_MODE_MAX];  /* of the installed SQL, "" if none */
     char slot[PG_SLOT_MAX];  /* of the installed SQL, "" if none */

@@ -129,10 +129,11 @@ static void on_input(void *arg)
     bool go_on = n->session->state == PG_OPEN && !n->session->paused;
     while (go_on && (notify = PQnotifies(n->session->link.conn))) {
         bool other = tells_of_another_mode(notify);
+        size_t len = strlen(notify->extra);
         if (!other)
             append(n, notify);
         PQfreemem(notify);
-        go_on = !other && pg_session_appended(n->session);
+        go_on = !other && pg_session_appended(n->session, len);
         if (other)
             pg_session_lose(n->session, "another mode was installed: asking again");
     }

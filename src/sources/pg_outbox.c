@@ -11,7 +11,12 @@
  * a gap. One that was pruned meanwhile lies below the floor: a gap up to the floor. An outbox that
  * has become another one under way loses the connection, and is begun anew by the next.
  *
- * Every read bounds itself, so the result is appended wholly even if readers ask for a pause. */
+ * Every read bounds itself, so the result is appended wholly even if readers ask for a pause.
+ *
+ * A row whose text has no form in UTF-8 (fanwire_publish() refuses it; in a database of another
+ * encoding, who writes the table itself can) fails the read that comes to it. It is repeated with
+ * each row looked at first, which takes longer: such a row is refused, the others are told. */
+#include "pg_holder.h"
 #include "pg_mode.h"
 #include "pg_outbox_pace.h"
 #include "pg_outbox_rows.h"
@@ -46,6 +51,7 @@ struct pg_reader {
     bool prunes, kept;    /* may remove old rows; has said how old */
     int64_t prune_ms, held_told_ms, gap_told_ms;
     bool told_poll, told_rights;
+    bool judge; /* the rows one by one: in the next read is one that cannot be sent */
     enum {
         QUERY_LISTEN,
         QUERY_START,
@@ -163,7 +169,8 @@ static void outbox_start(struct pg_reader *o)
 static void read_rows(struct pg_reader *o)
 {
     outbox_pace_sent(&o->pace);
-    query(o, QUERY_ROWS, outbox_rows_sql(o->sql, o->pos, fw_host_event_max(o->host)), PG_ANSWER_MS);
+    query(o, QUERY_ROWS, outbox_rows_sql(o->sql, o->pos, fw_host_event_max(o->host), o->judge),
+          PG_ANSWER_MS);
 }
 
 static void go_live(struct pg_reader *o)
@@ -257,7 +264,7 @@ static void append(struct pg_reader *o, const PGresult *result, unsigned i)
     else
         (void)fw_host_append(o->host, &event);
     free(decoded);
-    (void)pg_session_appended(o->session); /* what is in the result is taken */
+    (void)pg_session_appended(o->session, event.len); /* what is in the result is taken */
 }
 
 static const char *mode_of(const struct outbox_state *state)
@@ -282,6 +289,7 @@ static void take_rows(struct pg_reader *o, const PGresult *result)
 {
     outbox_read_rows(result, &o->rows);
     o->replaced = why_replaced(o);
+    o->judge = false;
     if (o->replaced)
         return;
     if (before(o->pos, o->rows.state.floor)) {
@@ -327,7 +335,7 @@ static bool holder_due(const struct pg_reader *o, int64_t now)
 static void take_holder(struct pg_reader *o, const PGresult *result)
 {
     char who[PG_MESSAGE_MAX];
-    if (outbox_read_holder(result, who, sizeof who))
+    if (pg_holder_read(result, who, sizeof who))
         fw_host_log(o->host, FW_LOG_WARNING, "held-back",
                     "events wait, the oldest for %llu ms, until an older transaction that writes "
                     "ends: %s",
@@ -409,12 +417,16 @@ static void end_answered(struct pg_reader *o)
 static void on_ended(void *arg)
 {
     struct pg_reader *o = arg;
-    if (o->query == QUERY_PRUNE)
+    if (o->query == QUERY_PRUNE) {
         end_prune(o);
-    else if (o->session->failed && o->query != QUERY_HOLDER)
+    } else if (o->query == QUERY_ROWS && pg_session_lacks_utf8(o->session) && !o->judge) {
+        o->judge = true;
+        read_rows(o);
+    } else if (o->session->failed && o->query != QUERY_HOLDER) {
         fail(o);
-    else
+    } else {
         end_answered(o);
+    }
 }
 
 /* Under the name "fanwire" everything is a wake-up, whatever it says. */
@@ -445,7 +457,7 @@ static void on_idle(void *arg)
         read_rows(o);
     } else if (holder_due(o, now)) {
         o->held_told_ms = now;
-        query(o, QUERY_HOLDER, outbox_holder_sql, PG_ANSWER_MS);
+        query(o, QUERY_HOLDER, pg_holder_sql(o->sql, sizeof o->sql), PG_ANSWER_MS);
     } else if (o->prunes && now >= o->prune_ms) {
         query(o, QUERY_PRUNE, outbox_prune_sql, HISTORY_MS);
     } else {

@@ -133,25 +133,34 @@ bool outbox_read_position(const PGresult *result, uint64_t ret_pos[2])
 
 /* ---- rows ---- */
 
-const char *outbox_rows_sql(char *out, const uint64_t pos[2], size_t event_max)
+const char *outbox_rows_sql(char *out, const uint64_t pos[2], size_t event_max, bool judge)
 {
     /* base64 with its line ends, should a writer of his own use them */
     unsigned long long size_max = event_max < SIZE_MAX / 4 ? event_max / 2 * 3 + 64 : SIZE_MAX / 2;
+    char fine[160] = "true";
+    if (judge)
+        (void)snprintf(fine, sizeof fine,
+                       "fanwire.has_utf8(pg_catalog.concat(w.channel, w.key, w.client, "
+                       "CASE WHEN w.size <= %llu THEN w.payload END))",
+                       size_max);
     return write_sql(
         out,
         "SELECT " STATE ", pg_catalog.pg_is_in_recovery() AS standby, "
         "(SELECT greatest(1, (extract(epoch FROM pg_catalog.clock_timestamp() - h.created) * 1000)"
         "::bigint) FROM fanwire.outbox h WHERE h.xid >= " HORIZON " AND h.xid < " NEXT
         " ORDER BY h.xid, h.id LIMIT 1) AS held_ms, "
-        "o.xid, o.id, o.channel, CASE WHEN o.size <= %llu THEN o.payload END AS payload, o.size, "
-        "o.enc, o.key, o.client, (extract(epoch FROM o.created) * 1000)::bigint AS created_ms "
-        "FROM fanwire.outbox_state s LEFT JOIN LATERAL (SELECT * FROM ("
+        "o.xid, o.id, CASE WHEN o.fine THEN o.channel END AS channel, "
+        "CASE WHEN o.fine AND o.size <= %llu THEN o.payload END AS payload, o.size, o.fine, o.enc, "
+        "CASE WHEN o.fine THEN o.key END AS key, CASE WHEN o.fine THEN o.client END AS client, "
+        "(extract(epoch FROM o.created) * 1000)::bigint AS created_ms "
+        "FROM fanwire.outbox_state s LEFT JOIN LATERAL (SELECT *, %s AS fine FROM ("
         "SELECT o.*, octet_length(o.payload) AS size, sum(octet_length(o.payload)::bigint) "
         "OVER (ORDER BY o.xid, o.id ROWS UNBOUNDED PRECEDING) AS total FROM fanwire.outbox o "
         "WHERE (o.xid, o.id) > ('%llu'::xid8, %llu) AND o.xid < " HORIZON
         " ORDER BY o.xid, o.id LIMIT %u) w WHERE w.total - w.size < %u) o ON true "
         "ORDER BY o.xid, o.id",
-        size_max, (unsigned long long)pos[0], (unsigned long long)pos[1], ROWS_MAX, ROWS_BYTES);
+        size_max, fine, (unsigned long long)pos[0], (unsigned long long)pos[1], ROWS_MAX,
+        ROWS_BYTES);
 }
 
 static bool has(const PGresult *result, int row, const char *name)
@@ -208,41 +217,12 @@ const char *outbox_read_event(const PGresult *result, unsigned i, struct fw_sour
     ret->pos[0] = ret->xid;
     ret->pos[1] = number(result, row, "id");
     ret->channel_len = strlen(ret->channel);
+    if (field(result, row, "fine")[0] == 'f')
+        return "text that has no form in UTF-8";
     if (!ret->data) /* too large: what is left to say is its length */
         return NULL;
     ret->len = (size_t)PQgetlength(result, row, PQfnumber(result, "payload")); /* as UTF-8 */
     return has(result, row, "enc") ? decode(ret, ret_decoded) : NULL;
-}
-
-/* ---- the horizon ---- */
-
-/* Everybody may see pid, name and transaction of others; since when, pg_read_all_stats. */
-const char outbox_holder_sql[] =
-    "SELECT * FROM (SELECT 'pid ' || a.pid AS who, a.application_name AS name, d.datname AS "
-    "database, pg_catalog.pg_get_userbyid(a.usesysid) AS role, a.state, "
-    "extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::bigint AS age_s, "
-    "pg_catalog.age(a.backend_xid) AS xids FROM pg_catalog.pg_stat_activity a "
-    "LEFT JOIN pg_catalog.pg_database d ON d.oid = a.datid WHERE a.backend_xid IS NOT NULL "
-    "UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(p.gid), '', p.database, "
-    "p.owner, 'prepared', extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::bigint, "
-    "pg_catalog.age(p.transaction) FROM pg_catalog.pg_prepared_xacts p) h "
-    "ORDER BY h.xids DESC LIMIT 1";
-
-bool outbox_read_holder(const PGresult *result, char *out, size_t size)
-{
-    if (PQntuples(result) == 0)
-        return false;
-    char since[48] = "", name[80] = "";
-    if (has(result, 0, "age_s"))
-        snprintf(since, sizeof since, ", open for %llu s",
-                 (unsigned long long)number(result, 0, "age_s"));
-    if (field(result, 0, "name")[0])
-        snprintf(name, sizeof name, " (%.64s)", field(result, 0, "name"));
-    const char *state = field(result, 0, "state");
-    snprintf(out, size, "%.120s%s, role %.64s, database %.64s%s%s%s", field(result, 0, "who"), name,
-             field(result, 0, "role"), field(result, 0, "database"), state[0] ? ", " : "", state,
-             since);
-    return true;
 }
 
 /* ---- pruning ---- */

@@ -39,8 +39,9 @@ bool outbox_read_position(const PGresult *result, uint64_t ret_pos[2]); /* false
 
 /* The next rows after a position, bounded in number and bytes, and at once (in one snapshot) what
  * the state is and since when rows wait above the horizon. `event_max`: larger payloads stay where
- * they are. */
-const char *outbox_rows_sql(char *out, const uint64_t pos[2], size_t event_max);
+ * they are. `judge`: each row is looked at first; of one that has no form in UTF-8, with which the
+ * query would fail, nothing comes but its position. */
+const char *outbox_rows_sql(char *out, const uint64_t pos[2], size_t event_max, bool judge);
 struct outbox_rows {
     struct outbox_state state;
     bool standby;
@@ -53,10 +54,6 @@ void outbox_read_rows(const PGresult *result, struct outbox_rows *ret);
  * The event borrows from the result and from *ret_decoded, which is to be freed. */
 const char *outbox_read_event(const PGresult *result, unsigned i, struct fw_source_event *ret,
                               void **ret_decoded);
-
-/* Who holds the horizon back. */
-extern const char outbox_holder_sql[];
-bool outbox_read_holder(const PGresult *result, char *out, size_t size); /* false: nobody now */
 
 /* Removes some old rows; columns `removed` and `bytes`, of the table as it is. */
 extern const char outbox_prune_sql[];

@@ -135,7 +135,7 @@ static void take_relation(struct pg_span *s, struct pg_output *m)
     m->oid = take_32(s);
     m->name_space = take_string(s);
     m->name = take_string(s);
-    (void)take_8(s); /* replica identity: the columns' flags say it, too */
+    m->identity = (char)take_8(s);
     m->columns.n = take_16(s);
     m->columns.rest = *s;
     for (unsigned i = 0; i < m->columns.n && s->at; i++)

@@ -57,7 +57,8 @@ struct pg_output {
     uint32_t oid;                  /* relation and changes: the table; type: the type */
     const char *name_space, *name; /* relation, type; "" for pg_catalog; name: origin as well */
     struct pg_tuple columns;       /* relation: pg_column_next() */
-    char old_kind;                 /* update, delete: 'K' the identity's columns, 'O' all, 0 none */
+    char identity; /* relation: its replica identity, 'd' key, 'i' index, 'f' full, 'n' nothing */
+    char old_kind; /* update, delete: 'K' the identity's columns, 'O' all, 0 none */
     struct pg_tuple old_row, row;
     struct pg_tuple tables; /* truncate: pg_oid_next() */
     bool transactional;     /* message */

@@ -2,15 +2,12 @@
 #ifndef SOURCES_PG_RETAINED_H
 #define SOURCES_PG_RETAINED_H
 
-#include "pg_session.h"
+#include "pg_question.h"
 
-/* A replication connection that streams takes no questions, and what the stream says of positions
- * is what was decoded, not what is kept: an open transaction holds WAL that was read long ago, and
- * a server that lags does not see how far the end is. So it is asked on a connection of its own,
- * which is closed again. */
+/* What the stream says of positions is what was decoded, not what is kept: an open transaction
+ * holds WAL that was read long ago, and a server that lags does not see how far the end is. */
 struct pg_retained {
-    struct pg_session session;
-    struct fw_timer *timer;
+    struct pg_question question;
     char sql[320];
 };
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define CHANNEL_MAX 255
+#define WHY_SIZE    400
 #define ROOM        4096 /* of an event beyond its largest payload: it is seen to be too large */
 
 /* A row's values; kind 0: not known. */
@@ -34,18 +35,14 @@ static bool known(const struct pg_value *v)
     return v->kind == 't' || v->kind == 'n';
 }
 
-/* What the message has of a row; `identity_only`: other columns are sent as null, being unknown. */
-static int read_values(const struct pg_table *t, struct pg_tuple tuple, bool identity_only,
-                       struct values *ret)
+/* What the message has of a row. */
+static int read_values(const struct pg_table *t, struct pg_tuple tuple, struct values *ret)
 {
     struct pg_value value;
     if (tuple.n != t->n_fields)
         return -EBADMSG;
-    for (unsigned i = 0; pg_tuple_next(&tuple, &value); i++) {
-        if (identity_only && !t->fields[i].identity)
-            value.kind = 0;
+    for (unsigned i = 0; pg_tuple_next(&tuple, &value); i++)
         ret->at[i] = value;
-    }
     return 0;
 }
 
@@ -54,15 +51,48 @@ static void know_nothing(const struct pg_table *t, struct values *ret)
     memset(ret->at, 0, t->n_fields * sizeof ret->at[0]);
 }
 
+/* May it be the row of a partition that logs less of it? Then everything else is null. */
+static bool may_be_less(const struct pg_table *t, const struct values *old)
+{
+    bool less = t->n_less > 0;
+    for (unsigned i = 0; i < t->n_fields && less; i++)
+        less = t->fields[i].n_has > 0 || old->at[i].kind == 'n';
+    return less;
+}
+
+/* What is not logged of an old row is sent as null. What is part of an identity is never null. */
+static int read_old(const struct pg_table *t, const struct pg_output *m, struct values *old)
+{
+    int r = read_values(t, m->old_row, old);
+    bool whole = m->old_kind == 'O' && r == 0 && !may_be_less(t, old);
+    for (unsigned i = 0; i < t->n_fields && !whole; i++)
+        if (old->at[i].kind == 'n' || !t->fields[i].identity)
+            old->at[i].kind = 0;
+    return r;
+}
+
+/* No old row: what would be logged of it has not changed. */
+static void infer_old(const struct pg_table *t, const struct values *row, struct values *old)
+{
+    for (unsigned i = 0; i < t->n_fields; i++) {
+        const struct pg_field *f = &t->fields[i];
+        bool logged = t->full ? t->n_less > 0 && f->n_has == t->n_less : f->identity;
+        if (logged)
+            old->at[i] = row->at[i];
+    }
+}
+
 static int read_rows(struct pg_rows *rows, const struct pg_table *t, const struct pg_output *m)
 {
     int r = 0;
     know_nothing(t, &rows->row);
     know_nothing(t, &rows->old);
     if (m->old_kind)
-        r = read_values(t, m->old_row, m->old_kind == 'K', &rows->old);
+        r = read_old(t, m, &rows->old);
     if (r == 0 && m->kind != PG_DELETE)
-        r = read_values(t, m->row, false, &rows->row);
+        r = read_values(t, m->row, &rows->row);
+    if (r == 0 && m->kind == PG_UPDATE && !m->old_kind)
+        infer_old(t, &rows->row, &rows->old);
     /* A large value that has not changed is not sent again, but the old row may have it. */
     for (unsigned i = 0; i < t->n_fields && r == 0; i++)
         if (rows->row.at[i].kind == 'u' && known(&rows->old.at[i]))
@@ -72,13 +102,15 @@ static int read_rows(struct pg_rows *rows, const struct pg_table *t, const struc
 
 /* ---- channels ---- */
 
-enum channel { CHANNEL_MADE, CHANNEL_NULL, CHANNEL_UNKNOWN };
+enum channel { CHANNEL_MADE, CHANNEL_NULL, CHANNEL_UNKNOWN, CHANNEL_LACKING };
 
 static enum channel write_part(const struct pg_table *t, const struct values *values,
                                const char *name, size_t len, struct buf *out)
 {
     int i = pg_table_field(t, name, len);
-    if (i < 0 || values->at[i].kind == 'n')
+    if (i < 0)
+        return CHANNEL_LACKING;
+    if (values->at[i].kind == 'n')
         return CHANNEL_NULL;
     if (!known(&values->at[i]))
         return CHANNEL_UNKNOWN;
@@ -161,25 +193,32 @@ static void end_event(struct pg_rows *rows, uint64_t xid, bool partial)
                      partial ? ",\"partial\":true" : "");
 }
 
+/* Of a full identity all of the old row is to be expected. */
+static bool write_old(struct buf *b, const struct pg_table *t, const struct pg_binding *binding,
+                      const struct pg_output *m, const struct values *old)
+{
+    if (!m->old_kind)
+        return t->full && m->kind == PG_UPDATE;
+    (void)buf_append_str(b, ",\"old\":");
+    return write_object(b, t, binding, PG_USE_ROW, old) && t->full;
+}
+
 static void write_change(struct pg_rows *rows, const struct pg_table *t,
                          const struct pg_binding *binding, const struct pg_output *m, uint64_t xid)
 {
     struct buf *b = &rows->event;
-    bool partial = false;
+    bool partial = binding->lacks;
     begin_event(rows, t, m->kind);
     if (binding->watch->keys) {
         (void)buf_append_str(b, ",\"key\":");
-        (void)write_object(b, t, binding, PG_USE_KEY,
-                           m->kind == PG_DELETE ? &rows->old : &rows->row);
+        partial |=
+            write_object(b, t, binding, PG_USE_KEY, m->kind == PG_DELETE ? &rows->old : &rows->row);
     }
     if (m->kind != PG_DELETE) {
         (void)buf_append_str(b, ",\"row\":");
-        partial = write_object(b, t, binding, PG_USE_ROW, &rows->row);
+        partial |= write_object(b, t, binding, PG_USE_ROW, &rows->row);
     }
-    if (m->old_kind) {
-        (void)buf_append_str(b, ",\"old\":");
-        (void)write_object(b, t, binding, PG_USE_ROW, &rows->old);
-    }
+    partial |= write_old(b, t, binding, m, &rows->old);
     end_event(rows, xid, partial);
 }
 
@@ -212,6 +251,45 @@ static bool same(const struct buf *a, const struct buf *b)
     return a->len == b->len && (a->len == 0 || !memcmp(a->data, b->data, a->len));
 }
 
+/* The first column of the template that the table does not have. */
+static const char *lacking(const struct pg_table *t, const char *template, size_t *ret_len)
+{
+    const char *at = template;
+    while ((at = strchr(at, '{'))) {
+        *ret_len = strcspn(++at, "}");
+        if (pg_table_field(t, at, *ret_len) < 0)
+            return at;
+    }
+    *ret_len = 0;
+    return "";
+}
+
+/* The template, which may be long, stands last. */
+static void refuse_lacking(const struct pg_table *t, const char *template,
+                           const struct pg_row_sink *sink)
+{
+    char why[WHY_SIZE];
+    size_t len = 0;
+    const char *name = lacking(t, template, &len);
+    (void)snprintf(why, sizeof why,
+                   "the table %s no longer has the column %.*s; call fanwire_watch() with the name "
+                   "that it has now, and fanwire_unwatch() with \"%s\"",
+                   t->name, (int)len, name, template);
+    sink->refused(sink->arg, why);
+}
+
+static void refuse_unknown(const struct pg_table *t, const char *template,
+                           const struct pg_row_sink *sink)
+{
+    char why[WHY_SIZE];
+    (void)snprintf(why, sizeof why,
+                   "a change cannot be told in the channel of its old row: the replica identity of "
+                   "the table %s, or of a partition, lacks the columns; call fanwire_watch() again "
+                   "with \"%s\"",
+                   t->name, template);
+    sink->refused(sink->arg, why);
+}
+
 static int tell(struct pg_rows *rows, const struct pg_table *t, const struct pg_binding *binding,
                 const struct pg_output *m, uint64_t xid, const struct pg_row_sink *sink)
 {
@@ -220,12 +298,12 @@ static int tell(struct pg_rows *rows, const struct pg_table *t, const struct pg_
     enum channel now = CHANNEL_NULL, before = CHANNEL_NULL;
     if (m->kind != PG_DELETE)
         now = make_channel(t, template, &rows->row, &rows->channel);
-    if (m->old_kind)
+    if (m->kind != PG_INSERT)
         before = make_channel(t, template, &rows->old, &rows->other_channel);
-    if (now == CHANNEL_UNKNOWN || (m->kind == PG_DELETE && before == CHANNEL_UNKNOWN))
-        sink->refused(sink->arg,
-                      "a row's channel cannot be told: the table's replica identity lacks "
-                      "its columns; call fanwire_watch() again");
+    if (now == CHANNEL_LACKING || before == CHANNEL_LACKING)
+        refuse_lacking(t, template, sink);
+    else if (now == CHANNEL_UNKNOWN || before == CHANNEL_UNKNOWN)
+        refuse_unknown(t, template, sink);
     if (now != CHANNEL_MADE && before != CHANNEL_MADE)
         return 0;
     write_change(rows, t, binding, m, xid);
@@ -332,12 +410,24 @@ static int take_truncate(struct pg_rows *rows, const struct pg_output *m, uint64
     return 0;
 }
 
+static int take_relation(struct pg_rows *rows, const struct pg_output *m)
+{
+    for (size_t i = 0; i < rows->watching.n; i++)
+        if (rows->watching.items[i].relation == m->oid) { /* told as its own: nobody's partition */
+            pg_tables_take_change(&rows->tables);
+            break;
+        }
+    return pg_tables_take_relation(&rows->tables, m);
+}
+
 int pg_rows_take(struct pg_rows *rows, const struct pg_output *m, uint64_t xid,
                  const struct pg_row_sink *sink)
 {
+    if (m->kind != PG_RELATION && m->kind != PG_TYPE)
+        pg_tables_take_change(&rows->tables);
     switch (m->kind) {
     case PG_RELATION:
-        return pg_tables_take_relation(&rows->tables, m);
+        return take_relation(rows, m);
     case PG_TYPE:
         return pg_tables_take_type(&rows->tables, m);
     case PG_INSERT:

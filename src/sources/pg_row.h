@@ -25,7 +25,7 @@ struct pg_row_event {
 /* Who takes the events. */
 struct pg_row_sink {
     void (*event)(void *arg, const struct pg_row_event *event);
-    void (*refused)(void *arg, const char *why); /* why: static */
+    void (*refused)(void *arg, const char *why); /* why: lent for the call */
     void *arg;
 };
 

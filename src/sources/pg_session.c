@@ -10,18 +10,24 @@
  * every few of them would cost all three, server, source and readers, more than the events do.
  *
  * Whether the connection still lives is asked by TCP keep-alive and, when nothing came for a while,
- * by a question of whoever uses the session. */
+ * by a question of whoever uses the session.
+ *
+ * A server that decodes a large transaction takes messages now and then only (every
+ * wal_sender_timeout / 2), and where it tells nothing of it, or is an older one, not at all until
+ * the end; after a loss it begins anew. So a stream is given a minute to answer, and twice as long
+ * after each time that this was too short, until it comes through. */
 #include "pg_session.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
-#define QUIET_MS    15000 /* without a byte from the server this long: ask */
-#define FLUSH_EVERY 256
-#define MANY        64 /* events of one turn: there are more to come */
-#define REST_MS     1
-#define READS_MAX   64 /* of one turn, 16 KiB each: others want to be heard, too */
+#define QUIET_MS      15000 /* without a byte from the server this long: ask */
+#define STREAM_MAX_MS (64 * PG_STREAM_MS)
+#define FLUSH_EVERY   256
+#define MANY          64 /* events of one turn: there are more to come */
+#define REST_MS       1
+#define READS_MAX     64 /* of one turn, 16 KiB each: others want to be heard, too */
 
 static bool connected(const struct pg_session *s)
 {
@@ -42,6 +48,7 @@ static void forget(struct pg_session *s)
     s->paused = false; /* the end of a pause is told to open streams only */
     s->resting = false;
     s->unflushed = 0;
+    s->unflushed_len = 0;
 }
 
 static void lose(struct pg_session *s, const char *message, bool misconfigured)
@@ -126,6 +133,11 @@ static bool is_transient(const char *sqlstate)
     return false;
 }
 
+bool pg_session_lacks_utf8(const struct pg_session *s)
+{
+    return s->failed && (!strcmp(s->sqlstate, "22P05") || !strcmp(s->sqlstate, "22021"));
+}
+
 static void take_failure(struct pg_session *s, const PGresult *result)
 {
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
@@ -199,14 +211,17 @@ static void flush(struct pg_session *s)
     if (s->unflushed == 0)
         return;
     s->unflushed = 0;
+    s->unflushed_len = 0;
     if (!fw_host_flush(s->host) && s->state == PG_OPEN)
         s->paused = true;
 }
 
-bool pg_session_appended(struct pg_session *s)
+bool pg_session_appended(struct pg_session *s, size_t len)
 {
     s->turn_events++;
-    if (++s->unflushed >= FLUSH_EVERY)
+    s->unflushed++;
+    s->unflushed_len += len;
+    if (s->unflushed >= FLUSH_EVERY || s->unflushed_len >= fw_host_event_max(s->host))
         flush(s);
     return !s->paused;
 }
@@ -225,6 +240,7 @@ static void end_turn(struct pg_session *s)
     if (!connected(s))
         return;
     flush(s);
+    s->broken |= s->link.failed;
     if (s->broken && !(s->paused && s->state == PG_OPEN))
         pg_session_lose_by_link(s);
 }
@@ -284,16 +300,34 @@ static void on_work(void *arg)
 
 static unsigned patience_ms(const struct pg_session *s)
 {
-    return s->in_query ? s->answer_ms : s->asked ? PG_ANSWER_MS : QUIET_MS;
+    if (s->in_query)
+        return s->answer_ms;
+    if (!s->asked)
+        return QUIET_MS;
+    return s->streaming ? s->stream_ms : PG_ANSWER_MS;
 }
 
 static void ask(struct pg_session *s)
 {
     s->asked = true;
     s->heard_ms = fw_host_now_ms(s->host);
-    fw_timer_start(s->quiet, PG_ANSWER_MS);
+    fw_timer_start(s->quiet, patience_ms(s));
     if (s->events->silent)
         s->events->silent(s->arg);
+}
+
+static void give_up(struct pg_session *s, unsigned limit_ms)
+{
+    char message[64];
+    snprintf(message, sizeof message, "the server did not answer within %u s", limit_ms / 1000);
+    if (s->streaming && !s->in_query && s->stream_ms < STREAM_MAX_MS)
+        s->stream_ms *= 2;
+    pg_session_lose(s, message);
+}
+
+void pg_session_went_on(struct pg_session *s)
+{
+    s->stream_ms = PG_STREAM_MS;
 }
 
 static void on_quiet(void *arg)
@@ -303,14 +337,12 @@ static void on_quiet(void *arg)
         return;
     unsigned limit = patience_ms(s);
     int64_t quiet = fw_host_now_ms(s->host) - s->heard_ms;
-    char message[64];
-    snprintf(message, sizeof message, "the server did not answer within %u s", limit / 1000);
     if (quiet < limit)
         fw_timer_start(s->quiet, (unsigned)(limit - quiet));
     else if (!s->in_query && !s->asked)
         ask(s);
     else
-        pg_session_lose(s, message);
+        give_up(s, limit);
 }
 
 /* ---- the link ---- */
@@ -338,7 +370,9 @@ static const struct pg_link_events link_events = { on_connected, on_failed, on_i
 void pg_session_init(struct pg_session *s, struct fw_host *host, const struct pg_url *url,
                      const struct pg_session_owner *owner, void *owner_arg)
 {
-    *s = (struct pg_session){ .host = host, .owner = owner, .owner_arg = owner_arg };
+    *s = (struct pg_session){
+        .host = host, .owner = owner, .owner_arg = owner_arg, .stream_ms = PG_STREAM_MS
+    };
     pg_link_init(&s->link, host, url, &link_events, s);
 }
 

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #define PG_ANSWER_MS 10000 /* without a byte this long while an answer is due: it is gone */
+#define PG_STREAM_MS 60000 /* the same of a stream, at first */
 
 /* What happens on a connected session. NULL: not minded. Each may query, reopen or lose it. */
 struct pg_session_events {
@@ -26,7 +27,8 @@ struct pg_session_events {
      * (pg_session_copy()) until nothing is left or `paused`. */
     void (*input)(void *arg);
     void (*idle)(void *arg); /* nothing is in flight: the next query may be sent */
-    /* Nothing came for 15 s: ask something; no byte within 10 s of it, and the session is lost. */
+    /* Nothing came for 15 s: ask something; no byte within 10 s of it, and the session is lost. A
+     * stream has a minute, and twice as long after each loss (pg_session_went_on()). */
     void (*silent)(void *arg);
 };
 
@@ -56,8 +58,10 @@ struct pg_session {
     bool asked;             /* silent() was called, nothing came since */
     bool resting;           /* the socket is left alone until `work` */
     unsigned unflushed;     /* events since the last fw_host_flush() */
+    size_t unflushed_len;   /* their bytes */
     unsigned turn_events;   /* … of this turn */
     unsigned answer_ms;     /* how long the query may be silent */
+    unsigned stream_ms;     /* … the stream, once it was asked; outlives the connection */
     int64_t heard_ms;       /* when the server last said something, or was last asked */
     struct fw_timer *work;  /* what must not happen inside the hub's call */
     struct fw_timer *quiet; /* runs while connected */
@@ -80,6 +84,8 @@ void pg_session_hand_over(struct pg_session *session, const struct pg_session_ev
 /* Sends a query (one or several statements, simple protocol) on an idle session; PG_ANSWER_MS, or
  * more where the server may rightly be silent for long. */
 void pg_session_query(struct pg_session *session, const char *sql, unsigned answer_ms);
+/* Has the last query, or the stream, failed on text that has no form in UTF-8? */
+bool pg_session_lacks_utf8(const struct pg_session *session);
 /* Calls idle() in a while, also from inside the hub's calls. */
 void pg_session_look_soon(struct pg_session *session);
 /* The next message of the stream: its length > 0 (release *ret_data with PQfreemem()), 0 when there
@@ -87,10 +93,13 @@ void pg_session_look_soon(struct pg_session *session);
 int pg_session_copy(struct pg_session *session, char **ret_data);
 /* Sends a message into the stream, also while paused. Never blocks; may lose the session. */
 void pg_session_put(struct pg_session *session, const char *data, int len);
+/* The stream has come to where the server was when it began: what that took is behind it. */
+void pg_session_went_on(struct pg_session *session);
 
-/* After each fw_host_append(): flushes every 256. False: take no more (`paused`). What is appended
- * before pg_session_opened() is not paced: nobody follows it. */
-bool pg_session_appended(struct pg_session *session);
+/* After each fw_host_append() of `len` bytes: flushes every 256, and before they are so much of the
+ * log that pacing came too late. False: take no more (`paused`). What is appended before
+ * pg_session_opened() is not paced: nobody follows it. */
+bool pg_session_appended(struct pg_session *session, size_t len);
 /* The stream is there: tells the hub. The arguments are fw_host_opened()'s. */
 void pg_session_opened(struct pg_session *session, const char *mode, const char *guarantee,
                        uint64_t identity);

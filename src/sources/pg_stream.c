@@ -100,7 +100,7 @@ static void append(struct pg_stream *s, struct fw_source_event *event, uint32_t 
     event->history = !s->opened;
     memcpy(s->last, event->pos, sizeof s->last);
     (void)fw_host_append(s->host, event);
-    (void)pg_session_appended(s->session);
+    (void)pg_session_appended(s->session, event->len);
 }
 
 static void on_row(void *arg, const struct pg_row_event *row)
@@ -166,6 +166,7 @@ static void open_stream(struct pg_stream *s)
 static void arrive(struct pg_stream *s)
 {
     s->arrived = true;
+    pg_session_went_on(s->session);
     pg_rows_settle(s->rows);
     if (!s->opened)
         open_stream(s);

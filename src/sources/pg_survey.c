@@ -32,8 +32,7 @@ static const char survey_sql[] =
     "pg_catalog.host(a.client_addr) AS holder_address "
     "FROM (VALUES (1)) one "
     "LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = '%s' "
-    "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid;"
-    "SELECT id, tbl::oid AS relation, channel, columns, keys, ended FROM fanwire.watching";
+    "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid;" PG_WATCHING_SQL;
 
 char *pg_survey_sql(char *sql, size_t size, const char *slot)
 {

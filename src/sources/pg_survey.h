@@ -17,6 +17,9 @@ struct pg_survey {
     char holder_name[64], holder_address[64], role[64];
 };
 
+#define PG_WATCHING_SQL                                                                            \
+    "SELECT id, tbl::oid AS relation, channel, columns, keys, ended FROM fanwire.watching"
+
 /* Writes the question about the slot: one row of pg_survey_read(), then those of fanwire.watching.
  * Returns sql. */
 char *pg_survey_sql(char *sql, size_t size, const char *slot);

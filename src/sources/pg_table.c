@@ -121,20 +121,76 @@ static int add_table(struct pg_tables *all, const struct pg_table *t)
     return 0;
 }
 
+/* ---- partitions ---- */
+
+/* What is logged of old rows of its partitions. */
+static void look_at_partitions(const struct pg_tables *all, struct pg_table *whole)
+{
+    whole->n_less = 0;
+    for (unsigned i = 0; i < whole->n_fields; i++)
+        whole->fields[i].n_has = 0;
+    for (size_t k = 0; k < all->n_tables && whole->full; k++) {
+        const struct pg_table *part = &all->tables[k];
+        if (part->whole != whole->oid || part->full)
+            continue;
+        whole->n_less++;
+        for (unsigned i = 0; i < part->n_fields; i++) {
+            const char *name = part->fields[i].name;
+            int at = pg_table_field(whole, name, strlen(name));
+            if (at >= 0 && part->fields[i].identity)
+                whole->fields[at].n_has++;
+        }
+    }
+}
+
+/* A table that is described directly after another one is its partition: else a row of that one
+ * would stand in between. (Or both were truncated: then all of the columns would have to be the
+ * same.) */
+static uint32_t find_whole(const struct pg_tables *all, const struct pg_table *t)
+{
+    const struct pg_table *whole = all->described ? pg_tables_find(all, all->described) : NULL;
+    if (!whole || whole->oid == t->oid || whole->n_fields != t->n_fields)
+        return 0;
+    for (unsigned i = 0; i < t->n_fields; i++)
+        if (pg_table_field(whole, t->fields[i].name, strlen(t->fields[i].name)) < 0)
+            return 0;
+    return whole->oid;
+}
+
+static void place(struct pg_tables *all, uint32_t oid)
+{
+    struct pg_table *t = pg_tables_find(all, oid);
+    look_at_partitions(all, t);
+    struct pg_table *whole = t->whole ? pg_tables_find(all, t->whole) : NULL;
+    if (whole)
+        look_at_partitions(all, whole);
+    all->described = oid;
+}
+
+void pg_tables_take_change(struct pg_tables *all)
+{
+    all->described = 0;
+}
+
 int pg_tables_take_relation(struct pg_tables *all, const struct pg_output *m)
 {
     if (m->columns.n > PG_COLUMNS_MAX)
         return -EBADMSG;
     struct pg_table t = { .oid = m->oid,
+                          .full = m->identity == 'f',
                           .watching =
                               !strcmp(m->name_space, "fanwire") && !strcmp(m->name, "watching"),
                           .name = table_name(m),
                           .unbound = true };
     int r = t.name ? read_fields(all, m->columns, &t) : -ENOMEM;
-    if (r == 0)
+    if (r == 0) {
+        t.whole = find_whole(all, &t);
         r = add_table(all, &t);
+    }
     if (r < 0)
         table_done(&t);
+    else
+        place(all, m->oid);
     return r;
 }
 
@@ -153,6 +209,20 @@ static bool contains(const json_t *names, const char *name)
     return false;
 }
 
+/* Does it list a column that the table does not have? */
+static bool lacks(const struct pg_table *t, const json_t *names)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(names, i, item)
+    {
+        const char *name = json_string_value(item);
+        if (name && pg_table_field(t, name, strlen(name)) < 0)
+            return true;
+    }
+    return false;
+}
+
 static int bind_one(struct pg_table *t, const struct pg_watch *watch)
 {
     struct pg_binding *bindings = reallocarray(t->bindings, t->n_bindings + 1, sizeof *bindings);
@@ -160,7 +230,9 @@ static int bind_one(struct pg_table *t, const struct pg_watch *watch)
         return -ENOMEM;
     t->bindings = bindings;
     struct pg_binding *b = &bindings[t->n_bindings];
-    *b = (struct pg_binding){ .watch = watch, .uses = calloc(t->n_fields + 1, 1) };
+    *b = (struct pg_binding){ .watch = watch,
+                              .uses = calloc(t->n_fields + 1, 1),
+                              .lacks = lacks(t, watch->columns) || lacks(t, watch->keys) };
     if (!b->uses)
         return -ENOMEM;
     t->n_bindings++;

@@ -1,4 +1,10 @@
-/* The tables of a stream as it has described them, and what templates make of their columns. */
+/* The tables of a stream as it has described them, and what templates make of their columns.
+ *
+ * Rows of a partition are told as those of the table that is published, but logged as the
+ * partition's own replica identity says. The stream describes that table, then the partition,
+ * before a row of it comes for the first time; which partition a row is of it does not say. So a
+ * table knows what of old rows may be missing, though its own identity promises all of them:
+ * `n_less`, `n_has`. */
 #ifndef SOURCES_PG_TABLE_H
 #define SOURCES_PG_TABLE_H
 
@@ -13,12 +19,14 @@ struct pg_field {
     char *json; /* "name": */
     struct pg_json_type type;
     bool identity;
+    unsigned n_has; /* of the table's n_less: those that log the column of an old row */
 };
 
 /* What a template makes of a table. */
 struct pg_binding {
     const struct pg_watch *watch;
     uint8_t *uses; /* for each column: PG_USE_ROW, PG_USE_KEY */
+    bool lacks;    /* a column that it tells is not there any more */
 };
 enum { PG_USE_ROW = 1, PG_USE_KEY = 2 };
 
@@ -26,8 +34,11 @@ struct pg_table {
     uint32_t oid;
     bool watching;     /* it is fanwire.watching */
     char *name;        /* as JSON */
+    bool full;         /* REPLICA IDENTITY FULL */
+    uint32_t whole;    /* the table that it may be a partition of; 0: of none */
     unsigned n_fields; /* at most PG_COLUMNS_MAX */
     struct pg_field *fields;
+    unsigned n_less; /* of a full one: its partitions that log less of old rows */
     bool unbound;
     unsigned serial; /* of what the bindings were made of */
     struct pg_binding *bindings;
@@ -44,12 +55,14 @@ struct pg_tables {
     size_t n_tables;
     struct pg_user_type *types;
     size_t n_types;
+    uint32_t described; /* by the last message; 0: that was none that describes a table */
 };
 
 void pg_tables_clear(struct pg_tables *all);
 /* Each takes a message of its kind. Returns 0, -EBADMSG or -ENOMEM. */
 int pg_tables_take_type(struct pg_tables *all, const struct pg_output *m);
 int pg_tables_take_relation(struct pg_tables *all, const struct pg_output *m);
+void pg_tables_take_change(struct pg_tables *all); /* any other message */
 struct pg_table *pg_tables_find(const struct pg_tables *all,
                                 uint32_t oid); /* NULL: not described */
 

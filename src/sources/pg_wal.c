@@ -10,6 +10,7 @@
  * the positions' identity: every slot of a database tells the same. */
 #include "pg_mode.h"
 #include "pg_retained.h"
+#include "pg_slot_wait.h"
 #include "pg_stream.h"
 #include "pg_survey.h"
 #include "text.h"
@@ -26,6 +27,11 @@
 #define LSN_OF(lsn)  (uint32_t)((lsn) >> 32), (uint32_t)(lsn)
 #define MESSAGE_SIZE (2 * PG_MESSAGE_MAX)
 
+/* SQLSTATEs; texts are in the server's language. */
+#define UNDEFINED_OBJECT       "42704"
+#define UNDEFINED_FILE         "58P01"
+#define INSUFFICIENT_PRIVILEGE "42501"
+
 static const char durable_text[] =
     "every committed event once, in commit order, across restarts of anything (durable slot)";
 static const char temporary_text[] = "every committed event once, in commit order; a gap after "
@@ -40,13 +46,25 @@ struct pg_reader {
     bool durable;
     struct pg_stream stream;
     struct pg_retained retained;
-    enum { ASK_SURVEY, ASK_SETTINGS, ASK_DROP, ASK_IDENTITY, ASK_SLOT, ASK_STREAM } asking;
+    struct pg_slot_wait slot_wait;
+    enum {
+        ASK_SURVEY,
+        ASK_SETTINGS,
+        ASK_DROP,
+        ASK_IDENTITY,
+        ASK_SLOT,
+        ASK_WATCHING,
+        ASK_STREAM
+    } asking;
     struct pg_survey survey;
     bool surveyed;
-    bool renew;      /* the slot cannot be read any more: make it anew */
-    bool made;       /* the slot, on this connection */
-    uint64_t nonce;  /* of the identity, after the server was found to be older than the log */
-    uint64_t system; /* as the replication connection tells */
+    bool begun;         /* the stream, on this connection */
+    bool renew;         /* the slot cannot be read any more: make it anew */
+    bool made;          /* the slot, on this connection */
+    uint64_t skip;      /* the stream begins there: what is before cannot be sent; 0: nothing */
+    uint64_t broken_at; /* where the stream has ended for lack of a file; 0: nowhere */
+    uint64_t nonce;     /* of the identity, after the server was found to be older than the log */
+    uint64_t system;    /* as the replication connection tells */
     uint32_t timeline;
     uint64_t start; /* where the slot begins */
 };
@@ -92,8 +110,21 @@ static void tell_slot_lost(struct pg_reader *w)
     memcpy(w->stream.last, pos, sizeof pos);
 }
 
+/* Of a transaction in a database of another encoding: a row has text that has no form in UTF-8. */
+static void tell_skipped(struct pg_reader *w)
+{
+    const uint64_t pos[2] = { w->skip, 0 };
+    if (!pg_before(w->stream.last, pos))
+        return; /* that was told before */
+    fw_host_refuse_event(w->host, "a transaction with text that has no form in UTF-8 cannot be "
+                                  "read: what is left of it is a gap");
+    fw_host_gap(w->host, "connection-lost", pos, false);
+    memcpy(w->stream.last, pos, sizeof pos);
+}
+
 static void begin_stream(struct pg_reader *w)
 {
+    w->begun = true;
     bool known = find_log(w);
     const uint64_t floor[2] = { w->start, 0 };
     if (!known) {
@@ -104,8 +135,10 @@ static void begin_stream(struct pg_reader *w)
     } else {
         pg_stream_mark(&w->stream, w->start); /* a temporary slot: the hub tells the gap */
     }
+    if (w->skip)
+        tell_skipped(w);
     pg_retained_start(&w->retained);
-    pg_stream_begin(&w->stream, w->start, known);
+    pg_stream_begin(&w->stream, w->skip ? w->skip : w->start, known);
 }
 
 /* ---- questions ---- */
@@ -119,10 +152,14 @@ static void ask(struct pg_reader *w, int asking, const char *sql, unsigned answe
 static void ask_stream(struct pg_reader *w)
 {
     char sql[256];
+    if (w->skip > w->stream.now)
+        w->skip = w->stream.now;
+    if (w->skip <= w->start)
+        w->skip = 0;
     (void)snprintf(sql, sizeof sql,
-                   "START_REPLICATION SLOT \"%s\" LOGICAL 0/0 (proto_version '1', "
+                   "START_REPLICATION SLOT \"%s\" LOGICAL " LSN " (proto_version '1', "
                    "publication_names 'fanwire', messages 'true')",
-                   w->slot);
+                   w->slot, LSN_OF(w->skip)); /* 0/0: where the slot begins */
     ask(w, ASK_STREAM, sql, STREAM_MS);
 }
 
@@ -137,6 +174,7 @@ static void ask_slot(struct pg_reader *w)
         fw_host_log(w->host, FW_LOG_INFO, "slot",
                     "making the replication slot %s; this waits for the transactions that are open",
                     w->slot);
+    pg_slot_wait_start(&w->slot_wait, PQbackendPID(w->session->link.conn));
     ask(w, ASK_SLOT, sql, CREATE_MS);
 }
 
@@ -166,14 +204,19 @@ static void end_survey(struct pg_reader *w)
         pg_session_reopen(w->session, true);
 }
 
-/* How values are written as text (pg_json.c reads it), and that a pause is no death. */
+/* How values are written as text (pg_json.c reads it), and that a pause is no death: twice in 30 s
+ * the server also looks up from a large transaction, and answers. */
 static void on_connected(void *arg)
 {
     struct pg_reader *w = arg;
-    ask(w, ASK_SETTINGS,
-        "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
-        "SET extra_float_digits = 1; SET wal_sender_timeout = '60s'; SET idle_session_timeout = 0",
-        PG_ANSWER_MS);
+    char sql[320];
+    (void)
+        snprintf(sql, sizeof sql,
+                 "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
+                 "SET extra_float_digits = 1; SET wal_sender_timeout = '30s'; SET "
+                 "idle_session_timeout = 0%s",
+                 w->server->sql_ascii ? "; SET client_encoding = 'SQL_ASCII'" : "");
+    ask(w, ASK_SETTINGS, sql, PG_ANSWER_MS);
 }
 
 /* The role may have the right by another that it is a member of, as managed databases do it: only
@@ -182,7 +225,8 @@ static bool on_failed(void *arg, const char *why)
 {
     struct pg_reader *w = arg;
     char message[MESSAGE_SIZE];
-    if (!w->session->link.replication || w->survey.replication)
+    if (!w->session->link.replication || w->survey.replication ||
+        strcmp(w->session->link.sqlstate, INSUFFICIENT_PRIVILEGE) != 0)
         return false;
     pg_survey_tell_refused(&w->survey, why, message, sizeof message);
     pg_session_misconfigured(w->session, message);
@@ -216,18 +260,37 @@ static void end_identity(struct pg_reader *w)
         ask_stream(w);
 }
 
+/* A new slot may have waited for long: what was watched meanwhile is not in its stream. */
 static void end_slot(struct pg_reader *w)
 {
     w->renew = false;
-    ask_stream(w);
+    w->broken_at = 0;
+    pg_slot_wait_stop(&w->slot_wait);
+    pg_rows_reset(w->stream.rows);
+    ask(w, ASK_WATCHING, PG_WATCHING_SQL, PG_ANSWER_MS);
 }
 
-/* Some failures say that this slot will never give the stream again. */
-static bool beyond_repair(const struct pg_session *s)
+/* Some failures say that this slot will never give the stream again. Where the server knows it (the
+ * slot was invalidated), the survey finds it out. It does not know:
+ *
+ * - that the publication is not there for this slot, which decodes by the catalog of its time: it
+ *   was made anew. If it is not there at all, or the slot is not, the survey says so first.
+ * - that a row cannot be sent. Its transaction is left out. (Outside of one, which only a message
+ *   of somebody else's can be: everything up to now.)
+ * - that WAL was removed behind its back. Then the stream ends for lack of a file, each time at the
+ *   same place. (Where it does not even begin, it is another file that is missing, as while the
+ *   server's packages are renewed.) */
+static void judge_failure(struct pg_reader *w)
 {
-    return (!strcmp(s->sqlstate, "42704") && strstr(s->error, "publication")) ||
-           (!strcmp(s->sqlstate, "55000") && strstr(s->error, "replication slot")) ||
-           (!strcmp(s->sqlstate, "58P01") && strstr(s->error, "WAL segment"));
+    const char *sqlstate = w->session->sqlstate;
+    if (!strcmp(sqlstate, UNDEFINED_OBJECT)) {
+        w->renew = true;
+    } else if (w->begun && pg_session_lacks_utf8(w->session)) {
+        w->skip = w->stream.in_transaction ? w->stream.commit + 1 : UINT64_MAX;
+    } else if (w->begun && !strcmp(sqlstate, UNDEFINED_FILE)) {
+        w->renew |= w->broken_at != 0 && w->stream.received <= w->broken_at;
+        w->broken_at = w->stream.received;
+    }
 }
 
 static void end_stream(struct pg_reader *w)
@@ -237,7 +300,8 @@ static void end_stream(struct pg_reader *w)
         begin_stream(w);
         return;
     }
-    w->renew |= s->failed && beyond_repair(s);
+    if (s->failed)
+        judge_failure(w);
     pg_session_lose(s, s->failed ? s->error : "the server has ended the stream");
 }
 
@@ -260,8 +324,10 @@ static void on_ended(void *arg)
         ask_identity(w);
     } else if (w->asking == ASK_IDENTITY) {
         end_identity(w);
-    } else {
+    } else if (w->asking == ASK_SLOT) {
         end_slot(w);
+    } else {
+        ask_stream(w);
     }
 }
 
@@ -315,7 +381,7 @@ static void on_result(void *arg, const PGresult *result)
 {
     struct pg_reader *w = arg;
     uint64_t number = 0;
-    if (w->asking == ASK_SURVEY && PQfnumber(result, "relation") >= 0) {
+    if (PQfnumber(result, "relation") >= 0) {
         take_watching(w, result);
     } else if (w->asking == ASK_SURVEY) {
         w->surveyed |= pg_survey_read(result, &w->survey);
@@ -373,7 +439,7 @@ static void wal_start(struct pg_reader *w)
         return;
     }
     pg_stream_reset(&w->stream);
-    w->surveyed = false;
+    w->surveyed = w->begun = false;
     fw_host_traits(w->host, FW_SOURCE_ORDERED | (w->durable ? FW_SOURCE_DURABLE : 0));
     ask(w, ASK_SURVEY, pg_survey_sql(sql, sizeof sql, w->slot), PG_ANSWER_MS);
 }
@@ -381,12 +447,14 @@ static void wal_start(struct pg_reader *w)
 static void wal_lost(struct pg_reader *w)
 {
     pg_retained_stop(&w->retained);
+    pg_slot_wait_stop(&w->slot_wait);
     pg_stream_reset(&w->stream);
 }
 
 static void wal_destroy(struct pg_reader *w)
 {
     pg_retained_done(&w->retained);
+    pg_slot_wait_done(&w->slot_wait);
     pg_stream_done(&w->stream);
     free(w);
 }
@@ -414,7 +482,8 @@ static struct pg_reader *wal_create(struct pg_session *session, const struct pg_
     int r = pg_stream_init(&w->stream, session, w->durable ? durable_text : temporary_text,
                            w->durable ? url->retain_for_ms : -1);
     int q = pg_retained_init(&w->retained, session->host, url, w->slot);
-    if (r == 0 && q == 0)
+    int p = pg_slot_wait_init(&w->slot_wait, session->host, url, w->slot);
+    if (r == 0 && q == 0 && p == 0)
         return w;
     wal_destroy(w);
     return NULL;

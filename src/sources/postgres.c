@@ -6,6 +6,7 @@
  * command that mends it, and looked at again until somebody has. */
 #include "error.h"
 #include "pg_mode.h"
+#include "pg_switch.h"
 #include "siphash.h"
 #include "text.h"
 
@@ -22,7 +23,8 @@ static const struct pg_mode *const modes[] = {
 };
 
 /* Asks what the connection is good for. Servers that end idle sessions (14 and later) must not end
- * this one. */
+ * this one. Those of SQL_ASCII would look whether what they send is UTF-8, and break off where it
+ * is not. */
 static const char server_sql[] =
     "SELECT pg_catalog.pg_backend_pid() AS pid, "
     "pg_catalog.current_setting('server_encoding') AS encoding, "
@@ -34,7 +36,9 @@ static const char server_sql[] =
     "ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND p.proname = 'fanwire_status') "
     "AS installed;"
     "SELECT pg_catalog.set_config('idle_session_timeout', '0', false) "
-    "WHERE pg_catalog.current_setting('idle_session_timeout', true) IS NOT NULL";
+    "WHERE pg_catalog.current_setting('idle_session_timeout', true) IS NOT NULL;"
+    "SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) "
+    "WHERE pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
 static const char status_sql[] = "SELECT * FROM public.fanwire_status()";
 /* Any role may call these, unless somebody has taken the right away. A standby has no WAL position
  * of its own, and a primary's control file learns of a new timeline late. */
@@ -57,7 +61,11 @@ struct fw_source {
     const struct pg_mode *mode; /* NULL: not known yet */
     struct pg_reader *reader;   /* of the mode */
     bool reading;               /* the session is the reader's */
-    enum { ASK_SERVER, ASK_STATUS, ASK_IDENTITY } asking;
+    enum { ASK_SERVER, ASK_STATUS, ASK_SWITCH, ASK_IDENTITY } asking;
+    struct pg_switch sw;
+    struct fw_timer *timer; /* to the next question of the switch */
+    bool waits;             /* its answer */
+    bool by_sql;            /* the mode that is read, or was, was that of installed SQL */
     bool warned_url, warned_encoding;
 };
 
@@ -140,11 +148,12 @@ static void take_server(struct fw_source *s, const PGresult *result)
     server->standby = column(result, "standby")[0] == 't';
     server->database = (uint32_t)number(result, "database");
     snprintf(server->wal_level, sizeof server->wal_level, "%s", column(result, "wal_level"));
-    if (!s->warned_encoding && !strcmp(column(result, "encoding"), "SQL_ASCII")) {
+    server->sql_ascii = !strcmp(column(result, "encoding"), "SQL_ASCII");
+    if (!s->warned_encoding && server->sql_ascii) {
         s->warned_encoding = true;
         fw_host_log(s->host, FW_LOG_WARNING, "encoding",
-                    "the database's encoding is SQL_ASCII: payloads arrive as the bytes that were "
-                    "sent, names that are not UTF-8 are refused");
+                    "the database's encoding is SQL_ASCII: fanwire_publish() takes UTF-8 only; of "
+                    "rows and plain NOTIFY, names that are not UTF-8 are refused");
     }
 }
 
@@ -157,6 +166,8 @@ static void on_result(void *arg, const PGresult *result)
         s->server.sql_version = (unsigned)number(result, "version");
         snprintf(s->server.mode, sizeof s->server.mode, "%s", column(result, "mode"));
         snprintf(s->server.slot, sizeof s->server.slot, "%s", column(result, "slot"));
+    } else if (s->asking == ASK_SWITCH) {
+        pg_switch_take(&s->sw, result, &s->waits);
     } else if (s->asking == ASK_IDENTITY) {
         s->server.system = number(result, "system");
         s->server.timeline = (uint32_t)number(result, "timeline");
@@ -208,17 +219,54 @@ static void start_mode(struct fw_source *s)
     s->mode->start(s->reader);
 }
 
+static void ask_identity(struct fw_source *s)
+{
+    if (s->mode->traits & FW_SOURCE_ORDERED)
+        ask(s, ASK_IDENTITY, identity_sql);
+    else
+        start_mode(s);
+}
+
+static void ask_switch(struct fw_source *s)
+{
+    char sql[PG_SWITCH_SQL_MAX];
+    s->waits = false;
+    ask(s, ASK_SWITCH, pg_switch_sql(&s->sw, sql, sizeof sql));
+}
+
+static void on_timer(void *arg)
+{
+    ask_switch(arg);
+}
+
+/* Where it cannot be asked (an earlier form, a right taken away), it is not waited for. */
+static void end_switch(struct fw_source *s)
+{
+    if (s->session.failed && s->session.transient)
+        pg_session_lose(&s->session, s->session.error);
+    else if (s->waits && !s->session.failed)
+        fw_timer_start(s->timer, pg_switch_delay_ms(&s->sw));
+    else
+        ask_identity(s);
+}
+
 static void choose_mode(struct fw_source *s)
 {
     const struct pg_mode *mode = choose(s);
     if (!mode)
         return;
-    if (use_mode(s, mode) < 0)
+    bool changed = s->by_sql && mode != s->mode;
+    if (use_mode(s, mode) < 0 ||
+        (!s->timer && fw_host_timer(s->host, on_timer, s, &s->timer) < 0)) {
         pg_session_lose(&s->session, "out of memory");
-    else if (mode->traits & FW_SOURCE_ORDERED)
-        ask(s, ASK_IDENTITY, identity_sql);
+        return;
+    }
+    s->by_sql = s->server.mode[0];
+    pg_switch_begin(&s->sw, s->host, changed);
+    if (s->server.installed)
+        ask_switch(s);
     else
-        start_mode(s);
+        ask_identity(s);
 }
 
 static void end_server(struct fw_source *s)
@@ -262,6 +310,8 @@ static void on_ended(void *arg)
         end_server(s);
     else if (s->asking == ASK_STATUS)
         end_status(s);
+    else if (s->asking == ASK_SWITCH)
+        end_switch(s);
     else
         end_identity(s);
 }
@@ -291,6 +341,8 @@ static void on_lost(void *arg, const char *message, bool misconfigured)
 {
     struct fw_source *s = arg;
     pg_snapshot_cancel(&s->snapshot);
+    if (s->timer)
+        fw_timer_stop(s->timer);
     if (s->reading && s->mode->lost)
         s->mode->lost(s->reader);
     s->reading = false;
@@ -313,6 +365,8 @@ static void pg_destroy(struct fw_source *s)
     pg_snapshot_done(&s->snapshot);
     pg_publisher_done(&s->publisher);
     pg_session_done(&s->session);
+    if (s->timer)
+        fw_timer_free(s->timer);
     drop_mode(s);
     pg_url_done(&s->url);
     free(s);

@@ -17,26 +17,8 @@
 
 \ir sql_postgres_installation.sql
 
-DO $fanwire$
-DECLARE
-    installed fanwire.installation;
-BEGIN
-    SELECT * INTO installed FROM fanwire.installation;
-    IF installed.version > 1 THEN
-        RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed.version
-            USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
-    ELSIF installed.mode <> 'notify' THEN
-        PERFORM pg_notify('fanwire', 'installed'), -- who reads in another mode looks again
-                pg_logical_emit_message(true, 'fanwire.installed', '');
-    END IF;
-END
-$fanwire$;
-
-INSERT INTO fanwire.installation (version, mode, slot, installed_by)
-VALUES (1, 'notify', NULL, current_user)
-ON CONFLICT (singleton) DO UPDATE
-SET version = excluded.version, mode = excluded.mode, slot = excluded.slot,
-    installed_by = excluded.installed_by, installed_at = now();
+SET fanwire.installing = 'notify';
+\ir sql_postgres_mode.sql
 
 CREATE OR REPLACE FUNCTION public.fanwire_publish(
     channel text, payload text, key text DEFAULT NULL, client text DEFAULT NULL)
@@ -49,8 +31,11 @@ DECLARE
 BEGIN
     IF (octet_length(convert_to(channel, 'UTF8')) BETWEEN 1 AND 255
         AND channel COLLATE "C" !~ E'[\\x01-\\x1f\\x7f]' AND left(channel, 9) <> '$fanwire/'
-        AND payload IS NOT NULL) IS NOT TRUE THEN
-        PERFORM fanwire.refuse_event(channel, payload);
+        AND payload IS NOT NULL
+        AND (key IS NULL OR octet_length(convert_to(key, 'UTF8')) BETWEEN 1 AND 255)
+        AND (client IS NULL OR octet_length(convert_to(client, 'UTF8')) <= 64)
+        AND (getdatabaseencoding() = 'UTF8' OR convert_to(payload, 'UTF8') IS NOT NULL)) IS NOT TRUE THEN
+        PERFORM fanwire.refuse_event(channel, payload, key, client);
     END IF;
     event := chr(30)
         || json_strip_nulls(json_build_object('channel', channel, 'key', key, 'from', client))::text
@@ -61,7 +46,9 @@ BEGIN
             USING ERRCODE = 'program_limit_exceeded',
                   HINT = 'Publish a reference and let readers fetch the rest, or use fanwire''s outbox or wal mode, which have no such limit.';
     END IF;
-    PERFORM pg_notify('fanwire', event);
+    -- With a number, which it gets anyway, the transaction can be waited for when another mode is
+    -- installed.
+    PERFORM txid_current(), pg_notify('fanwire', event);
 END
 $fanwire$;
 
@@ -77,13 +64,14 @@ SET search_path = pg_catalog, pg_temp
 AS $fanwire$
 DECLARE
     room integer := 7999 - 2 - octet_length(json_build_object('channel', channel)::text);
-    identity jsonb := event - 'row' - 'old' || '{"partial": true}';
+    told jsonb := CASE WHEN getdatabaseencoding() = 'UTF8' THEN event ELSE fanwire.in_utf8(event) END;
+    identity jsonb := told - 'row' - 'old' || '{"partial": true}';
 BEGIN
-    IF NOT fanwire.is_channel(channel) THEN
-        RAISE WARNING 'fanwire_watch: a change of % has no valid channel and is not published: %',
+    IF told IS NULL OR NOT fanwire.is_channel(channel) THEN
+        RAISE WARNING 'fanwire_watch: a change of % has no valid channel or no UTF-8 form and is not published: %',
             event ->> 'table', left(to_json(channel)::text, 300);
-    ELSIF octet_length(event::text) <= room THEN
-        PERFORM public.fanwire_publish(channel, event::text, NULL::text, NULL::text);
+    ELSIF octet_length(told::text) <= room THEN
+        PERFORM public.fanwire_publish(channel, told::text, NULL::text, NULL::text);
     ELSIF octet_length(identity::text) <= room THEN
         PERFORM public.fanwire_publish(channel, identity::text, NULL::text, NULL::text);
     ELSE

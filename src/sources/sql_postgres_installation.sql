@@ -9,13 +9,63 @@ CREATE TABLE IF NOT EXISTS fanwire.installation (
     mode         text NOT NULL,
     slot         text,
     installed_by text NOT NULL,
-    installed_at timestamptz NOT NULL DEFAULT now()
+    installed_at timestamptz NOT NULL DEFAULT now(),
+    since        bigint
 );
+ALTER TABLE fanwire.installation ADD COLUMN IF NOT EXISTS since bigint; -- an earlier form
+COMMENT ON COLUMN fanwire.installation.since IS
+    'Transaction that changed the mode: those that were open then have published in the former one';
 COMMENT ON TABLE fanwire.installation IS 'What of fanwire is installed in this database; one row';
 GRANT SELECT ON fanwire.installation TO PUBLIC;
 
+DO $fanwire$
+DECLARE
+    installed integer := (SELECT version FROM fanwire.installation);
+BEGIN
+    IF installed > 1 THEN
+        RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed
+            USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
+    END IF;
+END
+$fanwire$;
+
+-- Events travel as UTF-8, in which not all text of a database in another encoding has a form.
+CREATE OR REPLACE FUNCTION fanwire.has_utf8(content text)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+BEGIN
+    PERFORM convert_to(content, 'UTF8');
+    RETURN true;
+EXCEPTION WHEN untranslatable_character OR character_not_in_repertoire THEN
+    RETURN false;
+END
+$fanwire$;
+
+-- A row's change as far as UTF-8 can tell it, null if not at all.
+CREATE OR REPLACE FUNCTION fanwire.in_utf8(event jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    identity jsonb := event - 'row' - 'old' || '{"partial": true}';
+    form jsonb;
+BEGIN
+    FOREACH form IN ARRAY ARRAY[event, identity, identity - 'key'] LOOP
+        IF fanwire.has_utf8(form::text) THEN
+            RETURN form;
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$fanwire$;
+GRANT EXECUTE ON FUNCTION fanwire.has_utf8(text), fanwire.in_utf8(jsonb) TO PUBLIC;
+
 -- Raises what is wrong with an event, when fanwire_publish() has found that something is.
-CREATE OR REPLACE FUNCTION fanwire.refuse_event(channel text, payload text)
+DROP FUNCTION IF EXISTS fanwire.refuse_event(text, text); -- an earlier form
+CREATE OR REPLACE FUNCTION fanwire.refuse_event(channel text, payload text, key text, client text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -32,10 +82,19 @@ BEGIN
     ELSIF left(channel, 9) = '$fanwire/' THEN
         RAISE EXCEPTION 'fanwire_publish: channel names beginning with $fanwire/ are reserved'
             USING ERRCODE = 'invalid_parameter_value';
+    ELSIF octet_length(convert_to(key, 'UTF8')) NOT BETWEEN 1 AND 255 THEN
+        RAISE EXCEPTION 'fanwire_publish: a key has 1 to 255 bytes, this one %',
+            octet_length(convert_to(key, 'UTF8'))
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'A hash of what is longer, md5(…), is as good; without a key: null.';
+    ELSIF octet_length(convert_to(client, 'UTF8')) > 64 THEN
+        RAISE EXCEPTION 'fanwire_publish: the id of a client has at most 64 bytes, this one %',
+            octet_length(convert_to(client, 'UTF8'))
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RAISE EXCEPTION 'fanwire_publish: the payload is null'
         USING ERRCODE = 'null_value_not_allowed',
               HINT = 'Publish an empty text or the JSON value null.';
 END
 $fanwire$;
-GRANT EXECUTE ON FUNCTION fanwire.refuse_event(text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION fanwire.refuse_event(text, text, text, text) TO PUBLIC;

@@ -32,28 +32,17 @@ $fanwire$;
 
 \ir sql_postgres_installation.sql
 
+-- Of an earlier time: what was published since is not in it.
 DO $fanwire$
-DECLARE
-    installed fanwire.installation;
 BEGIN
-    SELECT * INTO installed FROM fanwire.installation;
-    IF installed.version > 1 THEN
-        RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed.version
-            USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
-    ELSIF installed.mode IS DISTINCT FROM 'outbox' THEN
-        -- Of an earlier time: what was published since is not in it.
+    IF NOT EXISTS (SELECT FROM fanwire.installation WHERE mode = 'outbox') THEN
         DROP TABLE IF EXISTS fanwire.outbox, fanwire.outbox_state;
-        PERFORM pg_notify('fanwire', 'installed'), -- who reads in another mode looks again
-                pg_logical_emit_message(true, 'fanwire.installed', '');
     END IF;
 END
 $fanwire$;
 
-INSERT INTO fanwire.installation (version, mode, slot, installed_by)
-VALUES (1, 'outbox', NULL, current_user)
-ON CONFLICT (singleton) DO UPDATE
-SET version = excluded.version, mode = excluded.mode, slot = excluded.slot,
-    installed_by = excluded.installed_by, installed_at = now();
+SET fanwire.installing = 'outbox';
+\ir sql_postgres_mode.sql
 
 -- Rows come at one end and go at the other: vacuum by number, not by share.
 CREATE TABLE IF NOT EXISTS fanwire.outbox (
@@ -92,8 +81,11 @@ AS $fanwire$
 BEGIN
     IF (octet_length(convert_to(channel, 'UTF8')) BETWEEN 1 AND 255
         AND channel COLLATE "C" !~ E'[\\x01-\\x1f\\x7f]' AND left(channel, 9) <> '$fanwire/'
-        AND payload IS NOT NULL) IS NOT TRUE THEN
-        PERFORM fanwire.refuse_event(channel, payload);
+        AND payload IS NOT NULL
+        AND (key IS NULL OR octet_length(convert_to(key, 'UTF8')) BETWEEN 1 AND 255)
+        AND (client IS NULL OR octet_length(convert_to(client, 'UTF8')) <= 64)
+        AND (getdatabaseencoding() = 'UTF8' OR convert_to(payload, 'UTF8') IS NOT NULL)) IS NOT TRUE THEN
+        PERFORM fanwire.refuse_event(channel, payload, key, client);
     END IF;
     INSERT INTO fanwire.outbox AS o (channel, payload, enc, key, client)
     VALUES (append.channel, append.payload, append.enc, append.key, append.client)
@@ -140,12 +132,14 @@ RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $fanwire$
+DECLARE
+    told jsonb := CASE WHEN getdatabaseencoding() = 'UTF8' THEN event ELSE fanwire.in_utf8(event) END;
 BEGIN
-    IF NOT fanwire.is_channel(channel) THEN
-        RAISE WARNING 'fanwire_watch: a change of % has no valid channel and is not published: %',
+    IF told IS NULL OR NOT fanwire.is_channel(channel) THEN
+        RAISE WARNING 'fanwire_watch: a change of % has no valid channel or no UTF-8 form and is not published: %',
             event ->> 'table', left(to_json(channel)::text, 300);
     ELSE
-        PERFORM public.fanwire_publish(channel, event::text, NULL::text, NULL::text);
+        PERFORM public.fanwire_publish(channel, told::text, NULL::text, NULL::text);
     END IF;
 END
 $fanwire$;

@@ -4,25 +4,16 @@
 -- server, then:  fanwire doctor --drop-slot fanwire_NAME "$DATABASE_URL"
 --           or:  SELECT pg_drop_replication_slot('fanwire_NAME');
 
--- The replica identity that fanwire_watch() has changed in wal mode.
+SELECT pg_logical_emit_message(true, 'fanwire.installed', ''); -- who reads in mode wal looks again
+DROP PUBLICATION IF EXISTS fanwire;
+-- Nothing is watched any more: what fanwire_watch() has changed of tables is set back.
 DO $fanwire$
-DECLARE
-    changed record;
 BEGIN
-    IF to_regclass('fanwire.watching') IS NOT NULL THEN
-        FOR changed IN EXECUTE 'SELECT DISTINCT ON (r.prrelid) r.prrelid::regclass AS tbl, w.identity '
-            'FROM fanwire.watching w JOIN pg_catalog.pg_publication_rel r '
-            'ON r.prrelid = coalesce((to_jsonb(w) ->> ''tbl'')::regclass, w.relation) ' -- an earlier form
-            'JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname = ''fanwire'' '
-            'WHERE w.identity IS NOT NULL'
-        LOOP
-            PERFORM fanwire.set_identity(changed.tbl, changed.identity);
-        END LOOP;
+    IF to_regprocedure('fanwire.restore_identities()') IS NOT NULL THEN
+        PERFORM fanwire.restore_identities();
     END IF;
 END
 $fanwire$;
-SELECT pg_logical_emit_message(true, 'fanwire.installed', ''); -- who reads in mode wal looks again
-DROP PUBLICATION IF EXISTS fanwire;
 DROP FUNCTION IF EXISTS public.fanwire_publish(text, text, text, text);
 DROP FUNCTION IF EXISTS public.fanwire_publish(text, jsonb, text, text);
 DROP FUNCTION IF EXISTS public.fanwire_publish(text, json, text, text);

@@ -15,17 +15,9 @@
 -- transaction commits, and never if it does not. "fanwire serve" reads it there by a replication slot
 -- that it makes itself.
 
-\ir sql_postgres_installation.sql
-
 DO $fanwire$
-DECLARE
-    installed fanwire.installation;
 BEGIN
-    SELECT * INTO installed FROM fanwire.installation;
-    IF installed.version > 1 THEN
-        RAISE EXCEPTION 'this database has version % of fanwire''s SQL, this is version 1', installed.version
-            USING HINT = 'Print the SQL with the newer fanwire that is in use here.';
-    ELSIF current_setting('server_version_num')::integer < 140000 THEN
+    IF current_setting('server_version_num')::integer < 140000 THEN
         RAISE EXCEPTION 'fanwire''s wal mode needs Postgres 14 or later, this is %',
             current_setting('server_version')
             USING HINT = 'Install another mode: fanwire sql postgres --mode outbox';
@@ -34,17 +26,13 @@ BEGIN
             current_setting('wal_level')
             USING HINT = 'ALTER SYSTEM SET wal_level = logical, then restart the server.';
     END IF;
-    IF installed.mode IS DISTINCT FROM 'wal' THEN
-        PERFORM pg_notify('fanwire', 'installed'); -- who reads in another mode looks again
-    END IF;
 END
 $fanwire$;
 
-INSERT INTO fanwire.installation (version, mode, slot, installed_by)
-VALUES (1, 'wal', NULL, current_user)
-ON CONFLICT (singleton) DO UPDATE
-SET version = excluded.version, mode = excluded.mode, slot = excluded.slot,
-    installed_by = excluded.installed_by, installed_at = now();
+\ir sql_postgres_installation.sql
+
+SET fanwire.installing = 'wal';
+\ir sql_postgres_mode.sql
 
 -- The message is bytes in the log, never converted: always UTF-8. All that is checked is one
 -- expression, and names say their schema instead of SET search_path: a third of the time of a call.
@@ -57,6 +45,8 @@ BEGIN
     IF (pg_catalog.octet_length(pg_catalog.convert_to(channel, 'UTF8')) BETWEEN 1 AND 255
         AND channel OPERATOR(pg_catalog.!~) (E'[\\x01-\\x1f\\x7f]' COLLATE pg_catalog."C")
         AND NOT pg_catalog.starts_with(channel, '$fanwire/') AND payload IS NOT NULL
+        AND (key IS NULL OR pg_catalog.octet_length(pg_catalog.convert_to(key, 'UTF8')) BETWEEN 1 AND 255)
+        AND (client IS NULL OR pg_catalog.octet_length(pg_catalog.convert_to(client, 'UTF8')) OPERATOR(pg_catalog.<=) 64)
         AND pg_catalog.current_setting('wal_level') OPERATOR(pg_catalog.=) 'logical') IS NOT TRUE THEN
         IF pg_catalog.current_setting('wal_level') OPERATOR(pg_catalog.<>) 'logical' THEN
             RAISE EXCEPTION 'fanwire_publish: nobody could read the event: wal_level is "%"',
@@ -64,7 +54,7 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'ALTER SYSTEM SET wal_level = logical, then restart the server; or install another mode: fanwire sql postgres --mode outbox';
         END IF;
-        PERFORM fanwire.refuse_event(channel, payload);
+        PERFORM fanwire.refuse_event(channel, payload, key, client);
     END IF;
     PERFORM pg_catalog.pg_logical_emit_message(true, 'fanwire', pg_catalog.convert_to(
         CASE WHEN key IS NULL AND client IS NULL

@@ -18,7 +18,7 @@ SET search_path = pg_catalog, pg_temp
 AS $fanwire$
     SELECT CASE WHEN bool_and(part[2] IS NULL OR changed ->> part[2] IS NOT NULL)
                 THEN string_agg(coalesce(part[1], changed ->> part[2]), '' ORDER BY place) END
-    FROM regexp_matches(template, '([^{}]+)|\{([^{}]+)\}', 'g') WITH ORDINALITY AS p(part, place)
+    FROM regexp_matches(template, '([^{}]+)|[{]([^{}]+)[}]', 'g') WITH ORDINALITY AS p(part, place)
 $fanwire$;
 COMMENT ON FUNCTION fanwire.channel_of(text, jsonb) IS
     'The channel of a row by its template; null where a column that it names is null';
@@ -29,7 +29,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $fanwire$
     SELECT CASE WHEN columns IS NULL THEN changed
-                ELSE (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(changed) e
+                ELSE (SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') FROM jsonb_each(changed) e
                       WHERE e.key = ANY (columns)) END
 $fanwire$;
 
@@ -97,6 +97,34 @@ AS $fanwire$
     WHERE a.attrelid = tbl AND a.attnum > 0 AND NOT a.attisdropped
 $fanwire$;
 
+-- Warns of columns that a template, its columns or the key name and that the row does not have, having been
+-- renamed or dropped: once in a transaction. Fails nobody's write.
+CREATE OR REPLACE FUNCTION fanwire.warn_of_columns(
+    relation regclass, template text, changed jsonb, names text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $fanwire$
+DECLARE
+    missing text := (SELECT string_agg(DISTINCT name, ', ') FROM unnest(names) name
+                     WHERE NOT changed ? name);
+    once text := 'fanwire.warned_' || md5(relation::oid || template);
+    watched regclass;
+BEGIN
+    IF missing IS NULL OR current_setting(once, true) = txid_current()::text THEN
+        RETURN;
+    END IF;
+    PERFORM set_config(once, txid_current()::text, true);
+    SELECT w.tbl INTO watched FROM fanwire.watched w -- of a partition's row: which table is it?
+    WHERE w.channel = template
+      AND (w.tbl = relation OR w.tbl IN (SELECT relid FROM pg_partition_ancestors(relation)));
+    RAISE WARNING 'fanwire_watch: changes of %, watched as %, cannot be told in full: it no longer has the column %',
+        watched, to_json(template), missing
+        USING HINT = format('End it by SELECT fanwire_unwatch(%L, %L), and call fanwire_watch() with the names that the table has now.',
+                            watched, template);
+END
+$fanwire$;
+
 -- Arguments: template, columns, key columns (both as text[]; '' = none), the table's name, 'plain' if
 -- the table was when it began to be watched.
 --
@@ -116,7 +144,8 @@ DECLARE
     keys text[] := nullif(TG_ARGV[2], '');
     event jsonb := jsonb_build_object('op', lower(TG_OP), 'table', TG_ARGV[3],
                                       'tx', txid_current()::text);
-    partial boolean := false;
+    partial boolean := false; -- no row, no old
+    lacking boolean := false; -- one of its columns is gone
     needed text[];
     new_row jsonb;
     old_row jsonb;
@@ -124,7 +153,7 @@ DECLARE
     old_channel text;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        IF template !~ '\{' THEN
+        IF strpos(template, '{') = 0 THEN
             PERFORM fanwire.publish_row(template, event);
         END IF;
         RETURN NULL;
@@ -137,7 +166,7 @@ BEGIN
             old_row := to_jsonb(OLD);
         EXCEPTION WHEN OTHERS THEN
             partial := true;
-            needed := ARRAY(SELECT (regexp_matches(template, '\{([^{}]+)\}', 'g'))[1]) || keys;
+            needed := fanwire.template_columns(template) || keys;
             new_row := CASE WHEN TG_OP <> 'DELETE' THEN fanwire.columns_singly(NEW, needed) END;
             old_row := CASE WHEN TG_OP <> 'INSERT' THEN fanwire.columns_singly(OLD, needed) END;
             IF NOT coalesce(new_row, old_row) ?& needed THEN
@@ -156,6 +185,10 @@ BEGIN
         event := event || jsonb_build_object('row', fanwire.columns_of(new_row, columns),
                                              'old', fanwire.columns_of(old_row, columns));
     END IF;
+    IF NOT partial AND NOT coalesce(coalesce(new_row, old_row) ?& (columns || keys), true) THEN
+        lacking := true;
+        event := event || '{"partial": true}';
+    END IF;
     IF keys IS NOT NULL THEN
         event := event || jsonb_build_object(
             'key', fanwire.columns_of(coalesce(new_row, old_row), keys));
@@ -165,6 +198,10 @@ BEGIN
     END IF;
     IF TG_OP <> 'INSERT' THEN
         old_channel := fanwire.channel_of(template, old_row);
+    END IF;
+    IF lacking OR NOT partial AND coalesce(new_channel, old_channel) IS NULL THEN
+        PERFORM fanwire.warn_of_columns(TG_RELID, template, coalesce(new_row, old_row),
+                                        fanwire.template_columns(template) || columns || keys);
     END IF;
     IF new_channel IS NOT NULL THEN
         PERFORM fanwire.publish_row(new_channel, event);
@@ -193,7 +230,8 @@ $fanwire$;
 CREATE OR REPLACE VIEW fanwire.watch_triggers AS
     SELECT t.tgrelid::regclass AS tbl, fanwire.trigger_argument(t.tgargs, 0) AS channel,
            nullif(fanwire.trigger_argument(t.tgargs, 1), '')::text[] AS columns,
-           t.tgname AS name, (t.tgtype & 1) = 1 AS for_rows
+           t.tgname AS name, (t.tgtype & 1) = 1 AS for_rows,
+           nullif(fanwire.trigger_argument(t.tgargs, 2), '')::text[] AS keys
     FROM pg_catalog.pg_trigger t
     WHERE t.tgfoid = 'fanwire.on_change'::regproc
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
@@ -291,31 +329,47 @@ COMMENT ON FUNCTION public.fanwire_unwatch(regclass, text) IS
 GRANT SELECT ON fanwire.watch_triggers, fanwire.watched TO PUBLIC;
 GRANT EXECUTE ON FUNCTION fanwire.channel_of(text, jsonb), fanwire.columns_of(jsonb, text[]),
     fanwire.is_channel(text), fanwire.is_plain(regclass),
-    fanwire.columns_singly(anyelement, text[]), fanwire.on_change(), fanwire.trigger_argument(bytea, integer), fanwire.drop_triggers(regclass, text),
+    fanwire.columns_singly(anyelement, text[]),
+    fanwire.warn_of_columns(regclass, text, jsonb, text[]), fanwire.on_change(),
+    fanwire.trigger_argument(bytea, integer), fanwire.drop_triggers(regclass, text),
     public.fanwire_watch(regclass, text, text[]), public.fanwire_unwatch(regclass, text) TO PUBLIC;
 
 -- What was watched in wal mode goes on by triggers.
 DO $fanwire$
 DECLARE
     other record;
+    why text;
 BEGIN
     IF to_regclass('fanwire.watching') IS NULL THEN
         RETURN;
     END IF;
-    FOR other IN EXECUTE 'SELECT r.prrelid::regclass AS tbl, w.channel, w.columns, w.identity '
+    FOR other IN EXECUTE 'SELECT r.prrelid::regclass AS tbl, w.channel, w.columns '
         'FROM fanwire.watching w JOIN pg_catalog.pg_publication_rel r '
         'ON r.prrelid = coalesce((to_jsonb(w) ->> ''tbl'')::regclass, w.relation) ' -- an earlier form
         'JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname = ''fanwire'' '
         'WHERE w.ended IS NULL ORDER BY w.id'
     LOOP
-        PERFORM public.fanwire_watch(other.tbl, other.channel, other.columns);
-        IF other.identity IS NOT NULL THEN
-            PERFORM fanwire.set_identity(other.tbl, other.identity);
+        why := fanwire.lacking_columns(other.tbl, other.channel, other.columns);
+        IF why IS NOT NULL THEN
+            RAISE EXCEPTION '% is watched as %, and no longer has the column %', other.tbl,
+                to_json(other.channel), why
+                USING ERRCODE = 'undefined_column',
+                      HINT = format('End it, then install again: SELECT fanwire_unwatch(%L, %L);',
+                                    other.tbl, other.channel);
         END IF;
+        PERFORM public.fanwire_watch(other.tbl, other.channel, other.columns);
     END LOOP;
     DROP PUBLICATION IF EXISTS fanwire;
+    IF to_regprocedure('fanwire.restore_identities()') IS NOT NULL THEN
+        PERFORM fanwire.restore_identities();
+    END IF;
     DROP TABLE fanwire.watching;
+    DROP TABLE IF EXISTS fanwire.identities;
+    DROP VIEW IF EXISTS fanwire.published;
+    DROP FUNCTION IF EXISTS fanwire.on_partition() CASCADE; -- with its event trigger
     DROP FUNCTION IF EXISTS fanwire.renumber(), fanwire.set_identity(regclass, "char"),
-        fanwire.make_identity(regclass, text);
+        fanwire.make_identity(regclass, text), fanwire.unfit_partitions(regclass),
+        fanwire.change_identity(regclass, text), fanwire.fit_partitions(regclass),
+        fanwire.restore_identities(), fanwire.why_not_logged(regclass, text, text[]);
 END
 $fanwire$;

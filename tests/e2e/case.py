@@ -96,10 +96,10 @@ class Test:
         self.cleanup(database.drop)
         return database
 
-    def postgres(self, start=True, **settings):
+    def postgres(self, start=True, environment=None, **settings):
         """A Postgres of its own, which may be stopped; settings as in postgresql.conf."""
         from postgres import PrivateDatabase
-        database = PrivateDatabase(start, settings)
+        database = PrivateDatabase(start, settings, environment)
         self.cleanup(database.close)
         return database
 

@@ -62,8 +62,8 @@ class SharedDatabase(Database):
 
 
 class PrivateDatabase(Database):
-    def __init__(self, start, settings=None):
-        self.cluster = PrivatePostgres(settings=settings)
+    def __init__(self, start, settings=None, environment=None):
+        self.cluster = PrivatePostgres(settings=settings, environment=environment)
         try:
             self.cluster.__enter__()
         except FileNotFoundError:

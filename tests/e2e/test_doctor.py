@@ -600,6 +600,8 @@ def test_postgres_with_little_room(t):
     """Few connections, no slot, no sender, no encoding."""
     database = t.postgres()
     database.psql("create database ascii encoding 'SQL_ASCII' template template0; "
+                  "create database win encoding 'WIN1252' locale 'C' template template0; "
+                  "create database latin encoding 'LATIN1' locale 'C' template template0; "
                   "alter role secret connection limit 1; "
                   "alter system set max_wal_senders = 0; alter system set max_replication_slots = 0")
     database.restart()
@@ -612,6 +614,8 @@ def test_postgres_with_little_room(t):
     for name in ("slots", "senders"):
         report.one(name, "problem")
     report.one("encoding", "warning")
+    for name, level in ("win", "warning"), ("latin", "ok"):
+        Report(t, secret_url(database).replace("/postgres", "/" + name)).one("encoding", level)
     report.one("connections", "ok")
     report.one("listen", "ok")
 

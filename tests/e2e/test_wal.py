@@ -1,4 +1,5 @@
 """Mode wal: the write-ahead log by a replication slot; restarts of everything, resumes, slots."""
+import glob
 import json
 import os
 import signal
@@ -6,7 +7,7 @@ import subprocess
 import time
 
 import frames
-from case import case, equal, eventually
+from case import Skip, case, equal, eventually
 
 SLOT = "fanwire_a"
 
@@ -410,6 +411,61 @@ def test_a_slot_in_use_is_said_with_its_holder(t):
     second.wait_until_ready()
 
 
+@case(timeout=60)
+def test_whom_a_new_slot_waits_for_is_said(t):
+    """A transaction that is open, then one that is prepared; with a slot that stays and one that
+    does not."""
+    database = postgres(t, max_prepared_transactions=1)
+    database.psql("create table t (i int); begin; insert into t values (1);"
+                  "prepare transaction 'of two phases'")
+    holder = subprocess.Popen(["psql", "-X", "-q", "-At", database.url],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=dict(os.environ, PGAPPNAME="night batch"))
+    holder.stdin.write(b"begin; insert into t values (1); select pg_backend_pid();\n")
+    holder.stdin.flush()
+    pid = holder.stdout.readline().decode().strip()
+
+    def commit():
+        holder.stdin.write(b"commit;\n")
+        holder.stdin.close()
+        equal(holder.wait(10), 0)
+    ends = {"prepared transaction 'of two phases'":
+            lambda: database.psql("rollback prepared 'of two phases'"),
+            "pid %s (night batch), role postgres, database postgres, idle" % pid: commit}
+    servers = [start(t, database, up=False), start(t, database, node=None, up=False)]
+    for n in 1, 2:  # the server waits for one after the other, in an order of its own
+        lines = [eventually(lambda: server.events(event="slot-waits")[n - 1:], 20, "it is named")[0]
+                 for server in servers]
+        name = next(name for name in ends if name in lines[0]["msg"])
+        for line, slot_name in zip(lines, ("fanwire_a ", "fanwire_temporary_")):
+            equal(line["level"], "warning")
+            assert name in line["msg"] and slot_name in line["msg"], line
+            assert "open for" in line["msg"], line
+        ends.pop(name)()
+    for server in servers:
+        server.wait_until_ready(20)
+        equal(len(server.events(event="slot-waits")), 2)
+    equal(len(database.connections()), 2)
+
+
+@case(timeout=60)
+def test_what_is_watched_while_a_new_slot_is_made(t):
+    """It had been asked before what is watched; the stream begins after."""
+    database = postgres(t, max_prepared_transactions=1)
+    database.psql("create table old (id int primary key); select fanwire_watch('old', 'old');"
+                  "create table t (id int primary key); begin; insert into t values (0);"
+                  "prepare transaction 'p'")
+    server = start(t, database, up=False)
+    server.wait_for_log(event="slot-waits")
+    database.psql("select fanwire_watch('t', 'rows'), fanwire_unwatch('old')")
+    database.psql("commit prepared 'p'")
+    server.wait_until_ready(20)
+    ws = client(t, server, "rows")[0]
+    database.psql("insert into old values (1); insert into t values (1)")
+    equal([row["row"] for row in take(ws, 1)], [{"id": 1}])
+    equal(server.get("/history/old?since=oldest").json["events"], [])
+
+
 @case(timeout=90)
 def test_a_lost_slot_is_a_gap(t):
     """Dropped by an operator, while fanwire was away and while the log is held."""
@@ -447,6 +503,70 @@ def test_a_lost_slot_is_a_gap(t):
     equal(take(ws, 1), ["three"])
     _, before, _ = client(t, server, "x", "?since=" + id)
     assert ("gap", "slot-lost") in texts(before), before
+
+
+def in_german(t, **settings):
+    """A Postgres that says its errors in another language. The locale is made for it: few machines
+    have one installed beside their own."""
+    if not glob.glob("/usr/share/locale/de/LC_MESSAGES/postgres-*.mo"):
+        raise Skip("Postgres is installed in English only")
+    locale = t.directory + "/de_DE.UTF-8"
+    try:
+        made = subprocess.run(["localedef", "-f", "UTF-8", "-i", "de_DE", locale],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except FileNotFoundError:
+        raise Skip("localedef is not installed") from None
+    if not os.path.isdir(locale):
+        raise Skip("no German locale can be made: %s" % made.stdout.decode())
+    database = postgres(t, environment={"LOCPATH": t.directory}, lc_messages="de_DE.UTF-8",
+                        **settings)
+    try:
+        database.psql("select nothing")
+        raise AssertionError("there is no column of that name")
+    except RuntimeError as error:
+        assert "FEHLER" in str(error), error
+    return database
+
+
+@case(timeout=120)
+def test_a_slot_beyond_repair_is_made_anew_in_any_language(t):
+    """Invalidated by its limit, of an older publication, its WAL removed behind the server's back."""
+    database = in_german(t, max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
+    server = start(t, database)
+    ws, _, _ = client(t, server, "x")
+    n = 0
+
+    def is_made_anew():
+        nonlocal n
+        equal(ws.until("gap", 40)[1]["reason"], "slot-lost")
+        ws.until("up", 40)
+        n += 1
+        publish(database, "x", "after %d" % n)
+        equal(take(ws, 1), ["after %d" % n])
+
+    pid = server.source_pid()
+    os.kill(pid, signal.SIGSTOP)
+    database.psql("select pg_terminate_backend(active_pid) from pg_replication_slots")
+    eventually(lambda: slot(database, "active") == "f", 10, "nobody reads the slot")
+    eventually(lambda: database.psql(
+        "select pg_logical_emit_message(false, 'fill', repeat('x', 1000000)); "
+        "select pg_switch_wal(); checkpoint;"
+        "select wal_status from pg_replication_slots").endswith("lost"), 20, "it is invalidated")
+    os.kill(pid, signal.SIGCONT)
+    is_made_anew()
+    database.psql("create table t (id int primary key); drop publication fanwire;"
+                  "insert into t values (1);"  # which the slot is to decode without a publication
+                  "create publication fanwire")
+    is_made_anew()
+    database.psql("alter system set max_slot_wal_keep_size = -1")
+    database.restart()
+    ws.until("up", 40)
+    kept = slot(database, "pg_walfile_name(restart_lsn)")
+    database.psql("select pg_switch_wal(); checkpoint; select pg_switch_wal(); checkpoint")
+    database.stop()
+    os.unlink("%s/pg_wal/%s" % (database.cluster.data, kept))
+    database.start()
+    is_made_anew()
 
 
 @case(timeout=60)
@@ -546,7 +666,8 @@ def test_a_bulk_update_laps_nobody(t):
                   "insert into bulk select i, 0 from generate_series(1, %d) i;"
                   "select fanwire_watch('bulk', 'bulk', array['id'])" % n)
     crowd = t.crowd(server)
-    members = crowd.add(100, "/ws/bulk", "raw")
+    # All alike: the kernel would let some of them be ahead by more than the log holds.
+    members = crowd.add(100, "/ws/bulk", "raw", receive_buffer=65536)
     before = resident(server.source_pid())
     tx = database.psql("begin; update bulk set n = 1; select pg_current_xact_id(); commit")
     expected = ['{"op":"update","table":"public.bulk","key":{"id":%d},"row":{"id":%d},"tx":"%s"}'
@@ -558,6 +679,67 @@ def test_a_bulk_update_laps_nobody(t):
     equal([payload.decode() for _, payload in frames.Reader().feed(bytes(members[0].kept))], expected)
     grown = resident(server.source_pid()) - before
     assert t.sanitized or grown < 16 << 20, grown
+
+
+@case(timeout=120, alone=True)
+def test_sleepers_and_crawlers_hold_a_crowd_up_for_a_while_only(t):
+    """Half of the clients never read or read slowly: they cost the others seconds, get their gap, and
+    cost nothing from then on."""
+    n = 30000
+    database = postgres(t)
+    server = start(t, database, "--retain", "4M")
+    crowd = t.crowd(server)
+    readers = crowd.add(40, "/ws/bulk", "raw", receive_buffer=65536)
+    sleepers = crowd.add(20, "/ws/bulk", "json", receive_buffer=4096)
+    crawlers = crowd.add(20, "/ws/bulk", "json", receive_buffer=4096)
+    crowd.pause(sleepers + crawlers)
+
+    def bulk(first):
+        """Three times what the log holds, in one transaction; returns when all readers have it."""
+        before = readers[0].n_bytes
+        database.psql("select fanwire_publish('bulk', repeat('x', 110) || lpad(i::text, 10, '0')) "
+                      "from generate_series(%d, %d) i" % (first, first + n - 1))
+        began = turn = time.monotonic()
+        while any(m.n_bytes < before + n * 122 and not m.close for m in readers):
+            crowd.pump(0.05)
+            if time.monotonic() > turn:
+                crowd.unpause(crawlers)  # one small lot for each
+                crowd.pump(0)
+                crowd.pause(crawlers)
+                turn = time.monotonic() + 0.2
+            assert time.monotonic() - began < 50, "the readers are held up"
+        equal({m.close for m in readers}, {None})
+        equal({m.n_bytes for m in readers}, {before + n * 122})
+        equal(len({m.hash.digest() for m in readers}), 1)
+    paused = []
+    for i in range(4):
+        before = server.metric("fanwire_source_paused_seconds_total")
+        bulk(i * n)
+        paused.append(server.metric("fanwire_source_paused_seconds_total") - before)
+    assert paused[3] < paused[0] / 2, paused
+    crowd.unpause(sleepers + crawlers)
+    last = []
+
+    def told():
+        return all(m.close or m.payloads[-1:] == last[-1:] for m in sleepers + crawlers)
+    while not last or not told():  # who was overtaken goes on behind all that was there then
+        last.append("last %d" % len(last))
+        publish(database, "bulk", last[-1])
+        end = time.monotonic() + 1
+        while time.monotonic() < end and not told():
+            crowd.pump()
+    for member in sleepers + crawlers:
+        equal(member.close, None)
+        at, whole = 0, True
+        for message in member.messages:
+            if message["type"] == "gap":
+                equal(message["reason"], "lapped")
+                whole = False
+            elif message["type"] == "message" and text_of(message) not in last:
+                number = int(text_of(message)[-10:])
+                assert number == at or not whole and number > at, (at, number)
+                at, whole = number + 1, True
+        assert member.of("gap"), "who was overtaken was told so"
 
 
 def resident(pid):

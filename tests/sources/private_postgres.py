@@ -50,12 +50,13 @@ def _free_port():
 
 
 class PrivatePostgres:
-    def __init__(self, directory=None, settings=None):
+    def __init__(self, directory=None, settings=None, environment=None):
         """Takes over `directory` of another PrivatePostgres, or makes one of its own with these
-        settings: {name: value}."""
+        settings: {name: value}; the server runs with these in its environment, too."""
         self.bin = _bin()
         self.dir = directory
         self.settings = settings or {}
+        self.server_environment = dict(environment or {}, LC_ALL="C")
         if directory:
             with open(directory + "/port") as f:
                 self.port = int(f.read())
@@ -91,7 +92,7 @@ class PrivatePostgres:
     def _server(self, command):
         done = subprocess.run(_as_postgres() + [self.bin + "/" + command[0]] + command[1:],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              cwd=self.dir, env=dict(os.environ, LC_ALL="C"))
+                              cwd=self.dir, env=dict(os.environ, **self.server_environment))
         if done.returncode != 0:
             raise RuntimeError("%s: %s" % (command[0], done.stdout))
 

@@ -403,8 +403,9 @@ static void says_wrong_password(void **state)
 {
     struct pg_fixture *f = *state;
     const char *why = expect_lost(f, "postgres://secret:wr0ng@127.0.0.1:%PORT%/postgres");
-    assert_non_null(strstr(why, "password authentication failed for user \"secret\""));
+    assert_non_null(strstr(why, ": FATAL: password authentication failed for user \"secret\""));
     assert_null(strstr(why, "wr0ng"));
+    assert_null(strstr(why, "LOCATION"));
 }
 
 static void takes_a_percent_encoded_password(void **state)

@@ -73,6 +73,85 @@ static void begins_with_the_history(void **state)
     assert_int_equal(host->events[0].time_ms, created);
 }
 
+#define PUBLISH "SELECT fanwire_publish('a', 'in the former mode')"
+
+static PGconn *begin(const char *sql)
+{
+    PGconn *conn = PQconnectdb("application_name=writer");
+    PQclear(PQexec(conn, "BEGIN"));
+    PGresult *result = PQexec(conn, sql);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        fail_msg("%s", PQerrorMessage(conn));
+    PQclear(result);
+    return conn;
+}
+
+static void commit(PGconn *conn)
+{
+    PGresult *result = PQexec(conn, "COMMIT");
+    assert_int_equal(PQresultStatus(result), PGRES_COMMAND_OK);
+    PQclear(result);
+    PQfinish(conn);
+}
+
+/* Not opened while the transaction is open, though it sees the new mode; afterwards anew. */
+static void expect_to_wait(struct pg_fixture *f, PGconn *conn, const char *mode)
+{
+    struct fw_host *host = f->host;
+    unsigned n = host->n_opened;
+    source_postgres.open(f->source);
+    host->log[0] = '\0';
+    for (int i = 0; i < 100 && !strstr(host->log, "it waits for"); i++) {
+        host_run_ms(host, 50);
+        host_advance(host, 100);
+    }
+    assert_int_equal(host->n_opened, n);
+    assert_non_null(strstr(host->log, "(writer)"));
+    commit(conn);
+    RUN_UNTIL(host, host->n_opened == n + 1);
+    assert_string_equal(host->mode, mode);
+}
+
+/* What it has published arrives in the former mode only: the gap of the opening covers it. */
+static void a_switch_waits_for_who_published_before(void **state)
+{
+    static const char *const modes[] = { "notify", "outbox" };
+    struct pg_fixture *f = *state;
+    pg_fixture_open(f, "");
+    for (unsigned i = 0; i < 2; i++) {
+        PGconn *conn = begin(PUBLISH);
+        f->host->n_lost = 0;
+        run(f, fw_sql("postgres", modes[i]));
+        RUN_UNTIL(f->host, f->host->n_lost == 1);
+        expect_to_wait(f, conn, modes[i]);
+    }
+    assert_int_equal(f->host->n_begun, 2);
+}
+
+/* Also when nobody read at that moment, and not when the same mode was installed again, or an
+ * earlier form was. */
+static void a_switch_waits_at_a_start_too(void **state)
+{
+    struct pg_fixture *f = *state;
+    run(f, fw_sql("postgres", "notify"));
+    PGconn *conn = begin(PUBLISH);
+    run(f, fw_sql("postgres", "outbox"));
+    run(f, fw_sql("postgres", "outbox"));
+    pg_fixture_source(f, "");
+    expect_to_wait(f, conn, "outbox");
+
+    conn = begin("SELECT pg_current_xact_id()");
+    run(f, fw_sql("postgres", "outbox"));
+    replace_source(f);
+    run(f, "ALTER TABLE fanwire.installation DROP COLUMN since");
+    replace_source(f);
+    run(f, fw_sql("postgres", "outbox"));
+    replace_source(f);
+    run(f, "UPDATE fanwire.installation SET since = 1000000000"); /* of a dump */
+    replace_source(f);
+    commit(conn);
+}
+
 static void goes_on_after_the_newest_position_of_the_log(void **state)
 {
     struct pg_fixture *f = *state;
@@ -246,6 +325,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(begins_with_the_history),
+        TEST(a_switch_waits_for_who_published_before),
+        TEST(a_switch_waits_at_a_start_too),
         TEST(goes_on_after_the_newest_position_of_the_log),
         TEST(the_newest_part_that_fits_is_the_history),
         TEST(what_was_pruned_unread_is_a_gap),

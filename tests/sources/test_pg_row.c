@@ -27,6 +27,7 @@ struct bench {
     struct buf message;
     struct heard events[8];
     unsigned n_events, n_refused;
+    char why[500]; /* of the last one that was refused */
 };
 
 /* ---- the server ---- */
@@ -71,7 +72,7 @@ static void on_event(void *arg, const struct pg_row_event *event)
 static void on_refused(void *arg, const char *why)
 {
     struct bench *b = arg;
-    assert_non_null(why);
+    snprintf(b->why, sizeof b->why, "%s", why);
     b->n_refused++;
 }
 
@@ -93,7 +94,7 @@ static void send_relation(struct bench *b, uint32_t oid, const char *name, const
     put_n(b, oid, 4);
     put_text(b, !strcmp(name, "watching") ? "fanwire" : "public");
     put_text(b, name);
-    put_n(b, 'd', 1);
+    put_n(b, identity == (1u << n) - 1 ? 'f' : 'd', 1);
     put_n(b, n, 2);
     for (unsigned i = 0; i < n; i++) {
         put_n(b, identity >> i & 1, 1);
@@ -275,6 +276,99 @@ static void a_truncate_is_told_where_no_column_is_named(void **state)
     expect(b, 0, "todos", "{\"op\":\"truncate\",\"table\":\"public.todos\",\"tx\":\"7413\"}");
 }
 
+/* ---- what the identity does not have ---- */
+
+static void an_update_without_an_old_row_may_have_moved_it(void **state)
+{
+    struct bench *b = *state;
+    watch(b, "1", "{id}", NULL, NULL);
+    watch(b, "2", "list:{list}", NULL, NULL);
+    describe(b, 1);
+    (void)send_change(b, 'U', 0, NULL, ROW("7", "1", "milk"), 3);
+    assert_int_equal(b->n_events, 2); /* where it is now */
+    assert_string_equal(b->events[0].channel, "7");
+    assert_string_equal(b->events[1].channel, "list:1");
+    assert_int_equal(b->n_refused, 1);
+    assert_non_null(strstr(b->why, "\"list:{list}\""));
+    assert_non_null(strstr(b->why, "call fanwire_watch() again"));
+}
+
+/* Table 100 has all of its old rows logged, partition 101 has the key only; another one may have
+ * all. */
+static void describe_partition(struct bench *b, unsigned identity)
+{
+    static const uint32_t types[] = { 23, 23, 25 };
+    describe(b, 7);
+    send_relation(b, 101, "todos_1", ROW("id", "list", "title"), types, 3, identity);
+}
+
+static void nulls_of_a_partition_that_logs_less_are_not_known(void **state)
+{
+    struct bench *b = *state;
+    watch(b, "1", "all", NULL, NULL);
+    watch(b, "2", "list:{list}", NULL, NULL);
+    describe_partition(b, 1);
+    (void)send_change(b, 'D', 'O', ROW("7", NULL, NULL), NULL, 3);
+    assert_int_equal(b->n_events, 1);
+    expect(b, 0, "all",
+           "{\"op\":\"delete\",\"table\":\"public.todos\",\"key\":{\"id\":7},\"old\":{\"id\":7},"
+           "\"tx\":\"7413\",\"partial\":true}");
+    assert_int_equal(b->n_refused, 1);
+    (void)send_change(b, 'U', 'O', ROW("7", NULL, NULL), ROW("8", "1", "milk"), 3);
+    assert_int_equal(b->n_events, 2);
+    assert_int_equal(b->n_refused, 1);
+    assert_non_null(
+        strstr(b->events[1].data, "\"old\":{\"id\":7},\"tx\":\"7413\",\"partial\":true}"));
+    (void)send_change(b, 'U', 0, NULL, ROW("8", "2", "milk"), 3); /* the key has not changed */
+    assert_int_equal(b->n_events, 2);
+    assert_int_equal(b->n_refused, 1);
+    assert_non_null(strstr(b->events[0].data, "\"partial\":true"));
+    /* of another partition: a value beside the key shows that all of it is there */
+    (void)send_change(b, 'D', 'O', ROW("7", NULL, "milk"), NULL, 3);
+    assert_int_equal(b->n_refused, 0);
+    expect(b, 0, "all",
+           "{\"op\":\"delete\",\"table\":\"public.todos\",\"key\":{\"id\":7},\"old\":{\"id\":7,"
+           "\"list\":null,\"title\":\"milk\"},\"tx\":\"7413\"}");
+    /* mended */
+    describe_partition(b, 7);
+    (void)send_change(b, 'D', 'O', ROW("7", NULL, NULL), NULL, 3);
+    assert_int_equal(b->n_refused, 0);
+    assert_null(strstr(b->events[0].data, "partial"));
+}
+
+static void a_table_that_is_told_itself_is_nobodys_partition(void **state)
+{
+    struct bench *b = *state;
+    static const uint32_t types[] = { 23, 23, 25 };
+    const struct pg_watch_row other = { .id = "9", .relation = "101", .channel = "x" };
+    assert_int_equal(pg_rows_watch(b->rows, &other), 0);
+    watch(b, "1", "all", NULL, NULL);
+    describe_partition(b, 1);
+    (void)send_change(b, 'D', 'O', ROW("7", NULL, NULL), NULL, 3);
+    assert_null(strstr(b->events[0].data, "partial"));
+    send_relation(b, 102, "other", ROW("id", "list", "title"), types, 3,
+                  1); /* a change in between */
+    (void)send_change(b, 'D', 'O', ROW("7", NULL, NULL), NULL, 3);
+    assert_null(strstr(b->events[0].data, "partial"));
+}
+
+static void columns_that_are_gone_are_said(void **state)
+{
+    struct bench *b = *state;
+    watch(b, "1", "{id}/{a b}", NULL, NULL);
+    (void)send_change(b, 'I', 0, NULL, ROW("7", "1", "milk"), 3);
+    assert_int_equal(b->n_events, 0);
+    assert_int_equal(b->n_refused, 1);
+    assert_string_equal(
+        b->why, "the table \"public.todos\" no longer has the column a b; call fanwire_watch() "
+                "with the name that it has now, and fanwire_unwatch() with \"{id}/{a b}\"");
+    watch(b, "2", "few", "{id,gone}", NULL);
+    (void)send_change(b, 'I', 0, NULL, ROW("7", "1", "milk"), 3);
+    expect(b, 0, "few",
+           "{\"op\":\"insert\",\"table\":\"public.todos\",\"key\":{\"id\":7},\"row\":{\"id\":7},"
+           "\"tx\":\"7413\",\"partial\":true}");
+}
+
 /* ---- fanwire.watching ---- */
 
 static void describe_watching(struct bench *b)
@@ -362,6 +456,10 @@ int main(void)
         TEST(channels_that_are_none_are_counted),
         TEST(too_large_a_row_is_passed_on_as_such),
         TEST(a_truncate_is_told_where_no_column_is_named),
+        TEST(an_update_without_an_old_row_may_have_moved_it),
+        TEST(nulls_of_a_partition_that_logs_less_are_not_known),
+        TEST(a_table_that_is_told_itself_is_nobodys_partition),
+        TEST(columns_that_are_gone_are_said),
         TEST(what_is_watched_changes_with_the_stream),
         TEST(what_had_ended_is_told_until_then),
         TEST(what_does_not_fit_together_is_refused),

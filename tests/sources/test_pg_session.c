@@ -4,6 +4,7 @@
 
 #include "pg_mode.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +230,52 @@ static void a_silent_session_that_nobody_asks_is_lost(void **state)
     assert_string_equal(s->value, "the server did not answer within 10 s");
 }
 
+/* Advances the clock to the stream's end, which comes not a moment before; the server is stopped.
+ */
+static void stream_is_lost_after(struct stage *s, int64_t ms)
+{
+    host_run_ms(s->f->host, 50); /* what was on its way */
+    s->told[0] = '\0';
+    host_advance(s->f->host, 15000);
+    expect(s, "silent");
+    host_advance(s->f->host, ms - 1000);
+    host_run_ms(s->f->host, 50);
+    assert_string_equal(s->told, "");
+    host_advance(s->f->host, 1000);
+    expect(s, "lost");
+}
+
+static pid_t stop_streamer(struct stage *s)
+{
+    pid_t pid = (pid_t)strtol(pg_fixture_sql(s->f, "SELECT pid FROM pg_stat_replication "
+                                                   "ORDER BY backend_start DESC LIMIT 1"),
+                              NULL, 10);
+    assert_true(pid > 0);
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    return pid;
+}
+
+/* What a server decodes without a word takes as long as it takes, and begins anew with each
+ * connection. */
+static void a_silent_stream_is_given_more_each_time(void **state)
+{
+    struct stage *s = *state;
+    pid_t stopped[3];
+    open_stream(s);
+    stopped[0] = stop_streamer(s);
+    stream_is_lost_after(s, 60000);
+    assert_string_equal(s->value, "the server did not answer within 60 s");
+    open_stream(s);
+    stopped[1] = stop_streamer(s);
+    stream_is_lost_after(s, 120000);
+    open_stream(s);
+    pg_session_went_on(&s->session);
+    stopped[2] = stop_streamer(s);
+    stream_is_lost_after(s, 60000);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(kill(stopped[i], SIGCONT), 0);
+}
+
 static void a_query_may_be_given_more_time(void **state)
 {
     struct stage *s = *state;
@@ -250,17 +297,33 @@ static void what_is_appended_before_opening_is_not_paced(void **state)
     expect(s, "connected");
     s->f->host->flushes_until_full = 1;
     for (int i = 0; i < 1000; i++)
-        assert_true(pg_session_appended(&s->session));
+        assert_true(pg_session_appended(&s->session, 1));
     pg_session_opened(&s->session, "test", "none", 7);
     expect(s, "opened");
     assert_int_equal(s->f->host->n_opened, 1);
     assert_int_equal(s->f->host->identity, 7);
     s->f->host->flushes_until_full = 1;
     unsigned n = 0;
-    while (n < 1000 && pg_session_appended(&s->session))
+    while (n < 1000 && pg_session_appended(&s->session, 1))
         n++;
     assert_int_equal(n, 255);
     assert_true(s->session.paused);
+}
+
+/* A few large events are as much of the log as many small ones. */
+static void large_events_are_flushed_early(void **state)
+{
+    struct stage *s = *state;
+    size_t quarter = fw_host_event_max(s->f->host) / 4;
+    pg_session_open(&s->session);
+    expect(s, "connected");
+    pg_session_opened(&s->session, "test", "none", 7);
+    expect(s, "opened");
+    s->f->host->flushes_until_full = 1;
+    unsigned n = 0;
+    while (n < 1000 && pg_session_appended(&s->session, quarter))
+        n++;
+    assert_int_equal(n, 3);
 }
 
 static void identities_differ_by_each_part(void **state)
@@ -292,8 +355,10 @@ int main(void)
         TEST(queries_of_the_stream_that_fail_are_told),
         TEST(a_silent_session_is_asked),
         TEST(a_silent_session_that_nobody_asks_is_lost),
+        TEST(a_silent_stream_is_given_more_each_time),
         TEST(a_query_may_be_given_more_time),
         TEST(what_is_appended_before_opening_is_not_paced),
+        TEST(large_events_are_flushed_early),
         TEST(identities_differ_by_each_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,6 +123,29 @@ static void refuses_bad_input_clearly(void **state)
     }
 }
 
+/* In modes that are not at hand here, too: test_pg_wal.c. */
+static void refuses_keys_and_clients_that_cannot_travel(void **state)
+{
+    static const char *const cases[][2] = {
+        { "SELECT fanwire_publish('c', 'x', key => repeat('ü', 128))", "a key has 1 to 255 bytes, "
+                                                                       "this one 256" },
+        { "SELECT fanwire_publish('c', 'x', key => '')", "a key has 1 to 255 bytes, this one 0" },
+        { "SELECT fanwire_publish('c', 'x', client => repeat('x', 65))", "at most 64 bytes, this "
+                                                                         "one 65" },
+        { "SELECT fanwire_publish('c', NULL::text, key => 'k')", "payload is null" },
+    };
+    static const char *const modes[] = { "notify", "outbox" };
+    struct pg_fixture *f = *state;
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        run(f, fw_sql("postgres", modes[i % 2]));
+        const char *message = pg_fixture_sql_fails(f, cases[i / 2][0]);
+        if (!strstr(message, cases[i / 2][1]))
+            fail_msg("%s: %s", cases[i / 2][0], message);
+        pg_fixture_sql(f, "SELECT fanwire_publish('c', 'x', key => repeat('k', 255), client => "
+                          "repeat('c', 64)); SELECT fanwire_publish('c', 'x', client => '')");
+    }
+}
+
 static void takes_events_up_to_the_limit(void **state)
 {
     struct pg_fixture *f = *state;
@@ -215,6 +238,7 @@ int main(void)
         TEST(takes_long_channel_names),
         TEST(is_the_same_channel_as_plain_notify),
         TEST(refuses_bad_input_clearly),
+        TEST(refuses_keys_and_clients_that_cannot_travel),
         TEST(takes_events_up_to_the_limit),
         TEST(serves_ordinary_roles_and_odd_search_paths),
         TEST(tells_its_status_and_may_run_again),

@@ -65,6 +65,21 @@ static void expect(struct pg_fixture *f, size_t first, size_t last)
     }
 }
 
+static void refuses_keys_and_clients_that_cannot_travel(void **state)
+{
+    struct pg_fixture *f = *state;
+    assert_non_null(
+        strstr(pg_fixture_sql_fails(f, "SELECT fanwire_publish('c', 'x', key => repeat('k', 256))"),
+               "a key has 1 to 255 bytes, this one 256"));
+    assert_non_null(strstr(pg_fixture_sql_fails(f, "SELECT fanwire_publish('c', 'x', key => '')"),
+                           "a key has 1 to 255 bytes, this one 0"));
+    assert_non_null(
+        strstr(pg_fixture_sql_fails(f,
+                                    "SELECT fanwire_publish('c', 'x', client => repeat('x', 65))"),
+               "at most 64 bytes, this one 65"));
+    pg_fixture_sql(f, "SELECT fanwire_publish('c', 'x', key => repeat('k', 255), client => '')");
+}
+
 static void positions_rise(struct pg_fixture *f)
 {
     for (size_t i = 1; i < f->host->n_events; i++) {
@@ -144,6 +159,42 @@ static void the_log_is_gone_on_with(void **state)
     assert_false(f->host->events[0].history);
     assert_int_equal(f->host->n_begun, 1);
     assert_int_equal(f->host->n_gaps, 0);
+}
+
+/* What it has published is in the WAL, where nobody reads any more: the gap of the new mode's
+ * opening covers it. And the other way round, where the slot is there already. */
+static void a_switch_waits_for_who_published_before(void **state)
+{
+    static const char *const modes[] = { "outbox", "wal" };
+    struct pg_fixture *f = *state;
+    pg_fixture_open(f, "?node=a");
+    for (size_t i = 0; i < 2; i++) {
+        PGconn *conn = PQconnectdb("application_name=writer");
+        PQclear(PQexec(conn, "BEGIN"));
+        PQclear(PQexec(conn, "SELECT fanwire_publish('x', 'in the former mode')"));
+        unsigned n = f->host->n_opened;
+        f->host->n_lost = 0;
+        f->host->log[0] = '\0';
+        run(f, fw_sql("postgres", modes[i]));
+        RUN_UNTIL(f->host, f->host->n_lost == 1);
+        source_postgres.open(f->source);
+        for (int j = 0; j < 100 && !strstr(f->host->log, "it waits for"); j++) {
+            host_run_ms(f->host, 50);
+            host_advance(f->host, 100);
+        }
+        assert_non_null(strstr(f->host->log, "(writer)"));
+        assert_int_equal(f->host->n_opened, n);
+        PGresult *result = PQexec(conn, "COMMIT");
+        assert_int_equal(PQresultStatus(result), PGRES_COMMAND_OK);
+        PQclear(result);
+        PQfinish(conn);
+        RUN_UNTIL(f->host, f->host->n_opened > n || f->host->n_lost > 1);
+        if (f->host->n_lost > 1) /* the publication is another one: the slot is made anew */
+            source_postgres.open(f->source);
+        RUN_UNTIL(f->host, f->host->n_opened == n + 1);
+        assert_string_equal(f->host->mode, modes[i]);
+    }
+    assert_int_equal(f->host->n_begun, 3); /* each time another stream: everybody is told */
 }
 
 static void a_pause_amid_a_transaction(void **state)
@@ -298,10 +349,12 @@ static void destroyed_in_every_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(refuses_keys_and_clients_that_cannot_travel),
         TEST(a_node_has_a_durable_slot),
         TEST(without_a_node_it_is_temporary),
         TEST(the_past_is_history),
         TEST(the_log_is_gone_on_with),
+        TEST(a_switch_waits_for_who_published_before),
         TEST(a_pause_amid_a_transaction),
         TEST(what_is_old_is_confirmed),
         TEST(a_slot_ahead_of_the_log_is_a_gap),
