@@ -120,8 +120,8 @@ struct conn {
     uint64_t cursor; /* everything before it that it asked for is sent, or in out/tail */
     int64_t last_in_ms, last_out_ms;
     struct wheel_timer timer;
-    struct list readable; /* in worker->readable while bytes may be waiting */
-    struct list work;     /* in worker->behind, worker->doomed or worker->paused */
+    struct list readable; /* in worker->readable while bytes may be waiting, or worker->paused */
+    struct list work;     /* in worker->behind, worker->unblocked or worker->doomed */
     struct conn_more *more;
     struct sub **subs; /* n_subs; = &only for one */
     struct sub *only;

@@ -208,14 +208,18 @@ static int collect(struct worker *w, const struct history_request *history, stru
         uint64_t offsets[1000];
         int n = log_last(w->log, &name, cut, history->last, offsets);
         uint32_t skip = n > (int)history->limit ? (uint32_t)n - history->limit : 0;
+        if (n > 0) {
+            const struct since first = since_offset(w->log, offsets[skip]);
+            *ret_resume = resume_control(w, &first, cut);
+        }
         r = page_list(w, page, offsets + skip, n - (int)skip, history->limit);
         page->next = r == 0 && !page->more ? cut : page->next;
     } else {
         struct resume resume = history_resume(w, history, &name, cut);
         r = page_range(w, page, &name, resume.from, cut, history->limit);
+        page->asked_gap = resume.reason != REASON_NONE;
         if (r == -ESTALE) /* overtaken while reading: the rest is for the next request */
-            resume = (struct resume){ cut, REASON_LAPPED, resume.from, cut };
-        page->asked_gap = resume.reason && r != -ESTALE;
+            gap_add(&resume, &(struct resume){ cut, REASON_LAPPED, resume.from, cut });
         *ret_resume = resume;
     }
     if (r == -ESTALE) {

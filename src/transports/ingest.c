@@ -181,9 +181,11 @@ static void ingest_control(struct worker *w, struct log_record *record)
         return; /* told already */
     uint32_t told = 0;
     for (uint32_t i = 0; i < w->n_conns; i++) {
-        told += w->conns[i]->state == CONN_STREAM;
+        bool begun = has_begun(w->conns[i]);
+        told += begun && w->conns[i]->state == CONN_STREAM;
         if (record->kind == RECORD_GAP) {
-            spread_gap_close(w, w->conns[i]);
+            if (begun)
+                spread_gap_close(w, w->conns[i]);
             wake_poll(w, w->conns[i]);
         }
     }

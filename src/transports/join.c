@@ -52,29 +52,29 @@ static struct log_channel log_channel_of(const struct channel *channel)
 }
 
 /* What an outage lost is written in the control channel: a resume that reaches back over such a
- * record is not complete, whatever its own channels say. `from`: the first control record at or
- * after the position, or cut. */
+ * record is not complete, whatever its own channels say; nor is all that is held, where one stands
+ * amid of it. `from`: the first control record at or after the position, or cut. */
 struct resume resume_control(struct worker *w, const struct since *since, uint64_t cut)
 {
     struct log_channel name = log_channel_of(&w->control);
     struct resume r = resume_channel(w->log, &name, since, 0, cut);
-    if (since->kind != SINCE_POSITION || r.reason != REASON_NONE)
+    bool claims = since->kind == SINCE_POSITION; /* else what is held no more is not asked for */
+    if (since->kind == SINCE_NOW || r.reason != REASON_NONE)
         return r;
     uint64_t offsets[LOG_HOPS_MAX];
     int n = log_walk(w->log, &name, r.from, cut, offsets, LOG_HOPS_MAX);
     r.before = cut;
-    if (n < 0)
+    if (n < 0 && claims)
         r.reason = REASON_EXPIRED;
     for (int i = n - 1; i >= 0 && !r.reason; i--) { /* the newest: whole again from there */
         struct log_record record;
-        uint64_t after;
         bool held = log_peek(w->log, offsets[i], &record) == 1;
         if (held && record.kind != RECORD_GAP)
             continue;
-        r.reason = REASON_EXPIRED;
+        r.reason = claims ? REASON_EXPIRED : REASON_NONE;
         if (held && read_body(w, &record) == 1) {
             r.before = record.next;
-            (void)control_decode(record.data, record.len, &after, &r.reason);
+            (void)control_decode(record.data, record.len, &r.after, &r.reason);
         }
     }
     return r;

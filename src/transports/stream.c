@@ -67,8 +67,11 @@ void tell_missed(struct worker *w, struct conn *c, const struct channel *channel
                  const struct since *since, const struct resume *resume)
 {
     char asked[POSITION_TEXT_MAX];
-    bool known = since->kind == SINCE_POSITION && position_text(asked, &since->position) > 0;
-    if (known)
+    bool ours = since->kind == SINCE_POSITION && since->position.kind == POSITION_LOCAL &&
+                since->position.space == log_epoch(w->log);
+    if (ours)
+        tell_gap(w, c, channel, since->position.a, resume->before, resume->reason);
+    else if (since->kind == SINCE_POSITION && position_text(asked, &since->position) > 0)
         tell(w, c, channel, asked, resume->before, resume->reason);
     else
         tell_gap(w, c, channel, resume->after, resume->before, resume->reason);

@@ -344,7 +344,7 @@ void intake_resume(struct worker *w);                  /* paused publishers, whe
 /* ---- source_link.c: the connection to the source process ---- */
 void link_connect(struct worker *w);
 void link_process(struct worker *w);
-void link_check(struct worker *w); /* its beat, once a second */
+void link_check(struct worker *w); /* its beat, twice a second */
 
 /* Has any channel of the connection begun? */
 static inline bool has_begun(const struct conn *c)

@@ -152,6 +152,8 @@ def test_a_gap_is_nobodys_where_no_channel_has_begun(t):
     client.expect("down")
     os.kill(source, signal.SIGCONT)
     client.expect("up")
+    os.kill(source, signal.SIGSTOP)
+    bare = t.ws(server, "/ws/y")  # of no position: it has missed nothing
     os.kill(source, signal.SIGKILL)
     eventually(lambda: server.source_pid() not in (None, source), 10, "it is started again")
     server.wait_until_ready(10)
@@ -159,6 +161,8 @@ def test_a_gap_is_nobodys_where_no_channel_has_begun(t):
     told = client.until("ready")[0]  # down and up, too, if there was the time
     equal([(m["channel"], m["after"], m["reason"]) for m in told if m["type"] == "gap"],
           [("x", before, "restart")])
+    server.publish_ok("y", "after")
+    equal(bare.message(), "after")
 
 
 @case(timeout=90)

@@ -217,6 +217,22 @@ def test_several_gaps_of_a_page_are_told_as_one(t):
     equal(gap_of("since=" + next)[:2], ([3], second))
 
 
+def test_a_gap_between_what_is_held(t):
+    """Is told to who asks for all of it, or for the newest of it that are on both sides."""
+    server = t.server(workers=1, exits_expected=True)
+    for n in "1", "2":
+        server.publish_ok("x", n)
+    source = server.source_pid()
+    os.kill(source, signal.SIGKILL)
+    eventually(lambda: server.source_pid() not in (None, source), 10, "it is started again")
+    server.wait_until_ready(10)
+    server.publish_ok("x", "3")
+    for query, events, reason in (("", [1, 2, 3], "restart"), ("?since=oldest", [1, 2, 3], "restart"),
+                                  ("?last=2", [2, 3], "restart"), ("?last=1", [3], None)):
+        page = server.get("/history/x" + query).json
+        equal((payloads(page), (page["gap"] or {}).get("reason")), (events, reason), query)
+
+
 @case(postgres=True)
 def test_the_source_is_down(t):
     """It waits on while the database is away; a gap comes with the database."""
