@@ -244,10 +244,10 @@ def test_another_database_is_a_gap(t):
     """Replaced by a file with the same name: told, and begun anew."""
     server, path, database = start(t, workers=1)
     insert(database, "x", "old")
-    v1 = t.ws(server, "/ws/x", protocol="fanwire.v1")
-    ready = v1.until("ready")[1]
     bare = t.ws(server, "/ws/x?since=oldest")
     equal(bare.message(), "old")
+    v1 = t.ws(server, "/ws/x", protocol="fanwire.v1")
+    ready = v1.until("ready")[1]
     other = os.path.join(t.directory, "other.db")
     sql = subprocess.run([t.binary, "sql", "sqlite"], stdout=subprocess.PIPE, check=True).stdout
     connect(other).executescript(sql.decode())

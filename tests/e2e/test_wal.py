@@ -681,7 +681,7 @@ def test_a_bulk_update_laps_nobody(t):
     assert t.sanitized or grown < 16 << 20, grown
 
 
-@case(timeout=120, alone=True)
+@case(timeout=120)
 def test_sleepers_and_crawlers_hold_a_crowd_up_for_a_while_only(t):
     """Half of the clients never read or read slowly: they cost the others seconds, get their gap, and
     cost nothing from then on."""
