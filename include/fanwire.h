@@ -160,8 +160,8 @@ FW_API void fw_sub_cancel(struct fw_sub *sub);
 
 /* Writes the position up to which the subscription has returned everything; hand it as `since` to
  * resume. `buf` holds FW_POSITION_MAX + 1 bytes. Returns 0, -EINVAL (`buf` too small) or -EAGAIN
- * (where a channel begins is not known yet: its `since` or `last` waits for the source; or it began
- * with `snapshot` and is not ready).
+ * (where a channel begins is not known yet: its `since` or `last` waits for the source; the
+ * subscription has not come to its `since`; or it began with `snapshot` and is not ready).
  * Thread: the subscription's. */
 FW_API int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size);
 

@@ -12,10 +12,11 @@
  * READY, or LEAVING. Who joins it with a wish (`from`: a `since`, `last` or `snapshot`) that is not
  * where the channel stands is replayed alone (`solo`; together with those of the same wish), and then
  * the channel is subscribed again from where the others stand; the newcomer drops what it saw
- * already, up to the last event it saw. Rows (`snapshot`) contain events that nobody saw: then the
- * others go on first (`behind`), until they have passed the place of the rows, and from that place
- * the newcomer is replayed once more, as one with a `since`. Positions are opaque: all of this needs
- * no more than to tell whether two are equal. */
+ * already, up to the last event it saw. It may have seen none: its rows (`snapshot`) contain events
+ * that nobody saw, and its `since` may be of a server that was ahead of this one. So once on each
+ * connection the others go on first (`behind`), until they have passed where the newcomer is ready,
+ * and from its place the newcomer is replayed once more. Positions are opaque: all of this needs no
+ * more than to tell whether two are equal. */
 const OFF = 0, ASKED = 1, READY = 2, LEAVING = 3;
 
 // Full jitter: those who were cut off together do not come back together.
@@ -151,7 +152,7 @@ class Core {
         const { solo, held, rows, subs } = c, others = solo.length && subs.size;
         const snapshot = solo[0]?.from?.snapshot;
         c.on = READY;
-        c.behind = others && snapshot;
+        c.behind = others && this.up !== solo[0].on;
         for (const sub of solo.length ? solo : subs) {
             if (snapshot) this.to(sub, { type: "rows", rows });
             // where it is not found all is new: then -1
@@ -159,9 +160,10 @@ class Core {
             held.slice(at + 1).forEach(one => this.pass(sub, one));
             this.to(sub, m);
             if (snapshot) sub.from = { since: m.id };
+            sub.on = this.up;
             if (!sub.gone && !c.behind) subs.add(sub);
         }
-        c.held = c.rows = undefined;
+        c.held = c.rows = 0;
         if (!others) {
             c.solo = [];
             c.pos = m.id;
@@ -238,7 +240,7 @@ class Core {
     }
 
     begin() {
-        this.up = true;
+        this.up = {}; // none is like another
         this.channels.forEach(c => this.step(c));
         this.flush();
     }

@@ -84,7 +84,7 @@ struct engine {
     bool loop_made;
     uv_poll_t listener;
     bool listening;
-    uv_timer_t beat, retry, settle, pace;
+    uv_timer_t beat, retry, settle, pace, ask;
     uv_async_t control; /* stop and adopt */
     uv_prepare_t prepare;
     uv_check_t check;
@@ -130,6 +130,8 @@ void engine_log(struct engine *engine, enum fw_log_level level, const char *even
                 const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Counts; true at most once a minute, with the number of repeats since in *ret. */
 bool engine_repeat(struct engine *engine, struct repeat *repeat, uint64_t *ret);
+/* Notes a failure; the ms to wait until the next try. */
+unsigned engine_back_off(struct engine *engine, struct backoff *backoff);
 void engine_wake(struct engine *engine);
 /* After appends: may the source go on? `tell`: call its pause(). */
 void engine_pace(struct engine *engine, bool tell);

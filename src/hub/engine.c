@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -103,6 +104,15 @@ bool engine_repeat(struct engine *engine, struct repeat *repeat, uint64_t *ret)
 }
 
 /* ---- pacing and waking ---- */
+
+unsigned engine_back_off(struct engine *engine, struct backoff *backoff)
+{
+    int64_t now_ms = engine_now_ms(engine);
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+        random = (uint32_t)now_ms * 2654435761u;
+    return backoff_next(backoff, now_ms, random);
+}
 
 void engine_wake(struct engine *engine)
 {
@@ -295,12 +305,14 @@ static int make_loop(struct engine *engine)
         (r = uv_timer_init(&engine->loop, &engine->retry)) < 0 ||
         (r = uv_timer_init(&engine->loop, &engine->settle)) < 0 ||
         (r = uv_timer_init(&engine->loop, &engine->pace)) < 0 ||
+        (r = uv_timer_init(&engine->loop, &engine->ask)) < 0 ||
         (r = uv_prepare_init(&engine->loop, &engine->prepare)) < 0 ||
         (r = uv_check_init(&engine->loop, &engine->check)) < 0 ||
         (r = uv_idle_init(&engine->loop, &engine->again)) < 0 ||
         (r = uv_async_init(&engine->loop, &engine->control, on_control)) < 0)
         return r;
     engine->beat.data = engine->retry.data = engine->settle.data = engine->pace.data = engine;
+    engine->ask.data = engine;
     engine->prepare.data = engine->check.data = engine->control.data = engine;
     return 0;
 }

@@ -395,7 +395,8 @@ int fw_sub_next(struct fw_sub *sub, struct fw_event *ev, int timeout_ms)
     }
 }
 
-/* A resume must not begin after anything that was not returned yet. */
+/* A resume must not begin after anything that was not returned yet, nor before the place that a
+ * channel came with. */
 int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size)
 {
     char text[POSITION_TEXT_MAX];
@@ -404,6 +405,8 @@ int fw_sub_position(const struct fw_sub *sub, char *buf, size_t size)
         const struct sub_channel *c = list_entry(l, struct sub_channel, node);
         bool ready = sub->replay.channel != c && sub->cursor >= c->ready_at;
         if (c->rows && !c->refused && (c->live_from == UINT64_MAX || !ready))
+            return -EAGAIN;
+        if (c->since.kind == SINCE_POSITION && !c->refused && c->live_from > sub->cursor)
             return -EAGAIN;
         if (c->live_from != UINT64_MAX || c->refused)
             continue;

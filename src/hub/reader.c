@@ -232,8 +232,10 @@ static struct log_slot *map_slot(int fd)
 
 static int greeted(struct reader *reader, const struct inbox_message *message, int fds[2])
 {
-    if (message->code != INBOX_VERSION || reader->slot || fds[1] < 0)
+    if (message->code != INBOX_VERSION || reader->slot)
         return -EPROTO;
+    if (fds[1] < 0) /* the kernel leaves out those that this process has no room for */
+        return -EMFILE;
     reader->slot = map_slot(fds[0]);
     if (!reader->slot)
         return -EPROTO;
@@ -331,7 +333,7 @@ int reader_process(struct reader *reader, const struct reader_handlers *handlers
         drop_descriptors(fds);
         if (r < 0) {
             reader->gone = true;
-            return -EPIPE;
+            return r == -EMFILE ? r : -EPIPE;
         }
     }
     if (reader->gone)

@@ -98,7 +98,8 @@ int reader_poke(struct reader *reader);
 /* Ends the connection without releasing anything: both sides wake up to its end. Thread: any. */
 void reader_hang_up(struct reader *reader);
 /* Reads and handles all messages there are, sends what is left over. 0, or -EPIPE at end of file
- * (the source process has gone: close, connect again, repeat the channels). */
+ * (the source process has gone: close, connect again, repeat the channels), or -EMFILE: it has
+ * greeted, but this process had no descriptors for the page and the eventfd. */
 int reader_process(struct reader *reader, const struct reader_handlers *handlers, void *arg);
 
 #endif

@@ -114,9 +114,12 @@ int replay_start(struct fw_sub *sub, struct sub_channel *channel)
     if (channel->last)
         return list_last(sub, channel);
     plan(sub, channel, &from);
-    /* Another reader of this log may have read on further than we: what it had is not repeated. */
+    /* Another reader, of this log or of another hub's, may have read on further than we: what it
+     * had is not repeated, nor is a place named that would repeat it. */
     if (from > sub->cursor)
         channel->live_from = from;
+    if (channel->since.kind == SINCE_POSITION && channel->ready_at < from)
+        channel->ready_at = from;
     return from < sub->cursor || sub->replay.gaps_from < sub->replay.gaps_until
                ? list_offsets(sub, channel, min64(from, sub->cursor))
                : 0;

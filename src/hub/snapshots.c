@@ -27,11 +27,13 @@
 #include "core.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MISSING_MAX   65536 /* events of one channel that came while the query ran */
 #define FRAGMENTS_MAX 16    /* for one reader in a turn */
+#define TRIES_MAX     3     /* of a query whose answers are spoilt, until its readers are refused */
 
 static const char no_memory[] = "out of memory";
 
@@ -42,6 +44,8 @@ struct snapshot_query {
     struct list sharing; /* the one that runs */
     uint64_t asked_at;   /* the log's head when it was asked for */
     struct repeat told;  /* its failures in the log */
+    struct backoff spoilt;
+    int64_t not_before_ms; /* it is not asked again */
 };
 
 struct snapshot_request {
@@ -101,14 +105,33 @@ static void ask(struct snapshots *s, struct snapshot_query *q)
     s->engine->class->snapshot(s->engine->source, ++s->last, q->sql);
 }
 
+static void on_later(uv_timer_t *timer)
+{
+    struct engine *engine = timer->data;
+    snapshots_ask(&engine->snapshots);
+}
+
+static void ask_later(struct snapshots *s, int64_t wait_ms)
+{
+    uv_update_time(&s->engine->loop);
+    (void)uv_timer_start(&s->engine->ask, on_later, (uint64_t)wait_ms, 0);
+}
+
 void snapshots_ask(struct snapshots *s)
 {
+    int64_t now_ms = engine_now_ms(s->engine), later_ms = INT64_MAX;
     for (size_t i = 0; i < s->n && s->engine->stream.up && !s->running; i++) {
         struct snapshot_query *q = &s->queries[s->next];
         s->next = (s->next + 1) % s->n;
-        if (!list_empty(&q->waiting))
+        if (list_empty(&q->waiting))
+            continue;
+        if (now_ms >= q->not_before_ms)
             ask(s, q);
+        else if (q->not_before_ms < later_ms)
+            later_ms = q->not_before_ms;
     }
+    if (!s->running && later_ms < INT64_MAX)
+        ask_later(s, later_ms - now_ms);
 }
 
 static void ask_again(struct snapshots *s)
@@ -372,25 +395,43 @@ static const char *answer_exact(struct snapshots *s, const struct fw_snapshot *s
 }
 
 /* Has something been lost since the question? Then so may be what the rows should have been joined
- * to: the next ones are whole. */
-static bool is_spoilt(const struct snapshots *s)
+ * to: the next ones may be whole. What; NULL: nothing. */
+static const char *what_is_lost(const struct snapshots *s)
 {
-    uint64_t asked_at = s->asked->asked_at, tail = log_tail(s->engine->log);
-    return s->engine->gap_at >= asked_at || tail > asked_at;
+    uint64_t asked_at = s->asked->asked_at;
+    if (log_tail(s->engine->log) > asked_at)
+        return "the log is overwritten while the query runs; "
+               "make the log larger (--retain) or the query quicker";
+    return s->engine->gap_at >= asked_at ? "events were lost while the query ran" : NULL;
+}
+
+/* Where the log is too small for the query, every answer is like this: the database is not asked
+ * without end, nor at once by those who come after the refused. */
+static void spoilt(struct snapshots *s, const char *why)
+{
+    struct snapshot_query *q = s->asked;
+    q->not_before_ms = engine_now_ms(s->engine) + engine_back_off(s->engine, &q->spoilt);
+    if (q->spoilt.attempts % TRIES_MAX == 0) {
+        log_refusal(s, why);
+        answer_all(s, NULL, CODE_OVERLOADED, why);
+        return;
+    }
+    ask_again(s);
+    snapshots_ask(s);
 }
 
 void fw_host_snapshot(struct fw_host *host, uint64_t request, const struct fw_snapshot *snapshot)
 {
     struct snapshots *s = &engine_of(host)->snapshots;
     struct snapshot_answer *answer = NULL;
-    const char *why = NULL;
     if (!s->running || request != s->last)
         return;
-    if (is_spoilt(s)) {
-        ask_again(s);
-        snapshots_ask(s);
+    const char *why = what_is_lost(s);
+    if (why) {
+        spoilt(s, why);
         return;
     }
+    backoff_reset(&s->asked->spoilt);
     if (snapshot->contains)
         why = answer_exact(s, snapshot, &answer);
     else if (!(answer = new_answer(snapshot, &(struct search){ 0 }, s->asked->asked_at)))

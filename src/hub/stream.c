@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define SETTLE_MS 100
 #define MENDED_MS 5000 /* how often we look whether somebody has acted */
@@ -143,12 +142,8 @@ static void on_retry(uv_timer_t *timer)
 static void retry_later(struct engine *engine)
 {
     struct stream *stream = &engine->stream;
-    int64_t now = engine_now_ms(engine);
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
-        random = (uint32_t)now * 2654435761u;
     uv_update_time(&engine->loop);
-    (void)uv_timer_start(&engine->retry, on_retry, backoff_next(&stream->backoff, now, random), 0);
+    (void)uv_timer_start(&engine->retry, on_retry, engine_back_off(engine, &stream->backoff), 0);
 }
 
 static void lose(struct engine *engine, const char *reason)

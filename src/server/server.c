@@ -267,11 +267,18 @@ static int drop_privileges(struct server *s, struct log **ret_log)
     return r;
 }
 
+static void warn_of_worker(void *arg, const char *event, const char *message)
+{
+    const struct server *s = arg;
+    log_message(&s->logger, FW_LOG_WARNING, "worker", s->worker_name, event, "%s", message);
+}
+
 static int run_worker(struct server *s, size_t child, int life_fd)
 {
     size_t worker = worker_number(s, child);
     char title[48];
     (void)snprintf(title, sizeof(title), "fanwire: worker %zu", worker);
+    (void)snprintf(s->worker_name, sizeof(s->worker_name), "%zu", worker);
     title_set(s->title, title);
     struct worker_options options = {
         .settings = &s->options->settings,
@@ -285,6 +292,8 @@ static int run_worker(struct server *s, size_t child, int life_fd)
         .all = page(s, 0),
         .n_all = s->n_pages,
         .index = (unsigned)worker,
+        .warn = warn_of_worker,
+        .arg = s,
     };
     options.n_listeners = listeners_keep(&s->listeners, worker, options.listeners);
     int r = drop_privileges(s, &options.log);

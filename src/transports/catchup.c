@@ -300,6 +300,12 @@ int compare_offsets(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Where the stream's records of this channel begin; NULL: those of all channels. */
+static uint64_t wanted_from(const struct conn *c, const struct sub *sub)
+{
+    return sub && sub->from > c->cursor ? sub->from : c->cursor;
+}
+
 /* One channel's records in [cursor, frontier). A lapped one is told its gap and goes on at the
  * frontier. Returns the number, or -E2BIG. */
 static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint64_t *out,
@@ -309,7 +315,7 @@ static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint6
     struct log_channel name = { channel->hash, channel->name, channel->len };
     if (sub ? !sub->feed : !has_begun(c))
         return 0;
-    uint64_t from = sub && sub->from > c->cursor ? sub->from : c->cursor;
+    uint64_t from = wanted_from(c, sub);
     int n = from < w->frontier ? log_walk(w->log, &name, from, w->frontier, out, max) : 0;
     bool lost = n == -ESTALE || (n == -E2BIG && from < log_tail(w->log));
     if (!lost)
@@ -320,24 +326,52 @@ static int walk_channel(struct worker *w, struct conn *c, struct sub *sub, uint6
     return sub ? 0 : -ESTALE;
 }
 
-/* Offsets of everything the connection gets in [cursor, frontier), in order. Returns their number,
- * -E2BIG: sweep, -ESTALE: all of it is lost, -EPIPE: closed by a gap. */
-static int collect(struct worker *w, struct conn *c, uint64_t *out)
+/* What the walks of a connection's channels have found so far. */
+struct collected {
+    uint32_t n, channels; /* offsets in the scratch, and of how many channels */
+    bool far;             /* a walk led too far: it is to be swept, the offsets are of no use */
+    uint64_t first;       /* nothing that the connection gets stands before it */
+};
+
+/* Walks one more channel. 0, -ESTALE: all of it is lost, -EPIPE: closed by a gap. */
+static int collect_channel(struct worker *w, struct conn *c, struct sub *sub, struct collected *all)
 {
-    int total = walk_channel(w, c, NULL, out, OFFSETS_MAX);
-    uint32_t channels = total > 0;
-    for (uint32_t i = 0; total >= 0 && i < c->n_subs; i++) {
-        int n = walk_channel(w, c, c->subs[i], out + total, OFFSETS_MAX - (size_t)total);
-        if (c->state != CONN_STREAM)
-            return -EPIPE;
-        channels += n > 0;
-        total = n < 0 ? n : total + n;
-    }
+    uint64_t *out = w->catchup->offsets + all->n;
+    int n = walk_channel(w, c, sub, out, OFFSETS_MAX - all->n);
     if (c->state != CONN_STREAM)
         return -EPIPE;
-    if (total > 0 && channels > 1)
-        qsort(out, (size_t)total, sizeof(*out), compare_offsets);
-    return total;
+    if (n == 0 || n == -ESTALE)
+        return n;
+    uint64_t first = n > 0 ? out[0] : wanted_from(c, sub);
+    if (first < all->first)
+        all->first = first;
+    all->far |= n < 0;
+    all->n = all->far ? 0 : all->n + (uint32_t)n;
+    all->channels++;
+    return 0;
+}
+
+/* Offsets of everything the connection gets in [cursor, frontier), in order. Returns their number,
+ * -E2BIG: sweep, -ESTALE: all of it is lost, -EPIPE: closed by a gap.
+ *
+ * All channels are walked, also when one of them leads too far: only so each that was lapped is
+ * told, and it is known from where on the others are whole. There the sweep begins. The cursor may
+ * have been overtaken long ago by channels that are told already. */
+static int collect(struct worker *w, struct conn *c)
+{
+    struct collected all = { .first = w->frontier };
+    int r = collect_channel(w, c, NULL, &all);
+    for (uint32_t i = 0; r == 0 && i < c->n_subs; i++)
+        r = collect_channel(w, c, c->subs[i], &all);
+    if (r < 0)
+        return r;
+    if (all.far) {
+        c->cursor = all.first;
+        return -E2BIG;
+    }
+    if (all.channels > 1)
+        qsort(w->catchup->offsets, all.n, sizeof(w->catchup->offsets[0]), compare_offsets);
+    return (int)all.n;
 }
 
 static bool wants(const struct worker *w, const struct conn *c, const struct log_record *record)
@@ -397,7 +431,7 @@ static void serve_stream(struct worker *w, struct conn *c)
         return;
     }
     uint64_t to = w->frontier;
-    int n = c->flags & CONN_SWEEPING ? -E2BIG : collect(w, c, cu->offsets);
+    int n = c->flags & CONN_SWEEPING ? -E2BIG : collect(w, c);
     if (n == -EPIPE || c->state != CONN_STREAM || c->flags & CONN_BLOCKED)
         return; /* a gap was told meanwhile, and the socket may have taken only a part of it */
     if (n == -E2BIG) {

@@ -34,10 +34,10 @@ static void refuse_for_lack_of_fds(struct worker *w, int listener)
     count(&w->counters->rejected[CODE_OVERLOADED], 1);
 }
 
-static void admit(struct worker *w, int fd, bool admin)
+static void admit(struct worker *w, int fd, bool admin, bool reserved)
 {
     struct conn *c = NULL;
-    if (w->n_conns < w->max_conns + OVER_LIMIT)
+    if (reserved && w->n_conns < w->max_conns + OVER_LIMIT)
         c = conn_new(w, fd, admin);
     if (!c) {
         (void)send(fd, overloaded, sizeof(overloaded) - 1, MSG_NOSIGNAL);
@@ -56,10 +56,11 @@ static void admit(struct worker *w, int fd, bool admin)
 
 void intake_listen(struct worker *w, int listener, bool admin)
 {
+    bool reserved = link_reserve(w); /* has the first claim to what became free */
     for (int i = 0; i < ACCEPT_MAX; i++) {
         int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            admit(w, fd, admin);
+            admit(w, fd, admin, reserved);
         } else if (errno == EMFILE || errno == ENFILE) {
             refuse_for_lack_of_fds(w, listener);
         } else if (errno != EINTR && errno != ECONNABORTED) {

@@ -157,12 +157,17 @@ static uint64_t join_open(struct worker *w, struct join *join, uint64_t cut)
     return from < control ? from : control;
 }
 
-/* How far its cursor must be for `ready`: with rows, beyond all that they contain. */
+static uint64_t max64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* How far its cursor must be for `ready`: not before the place that it came with, and with rows,
+ * beyond all that they contain. */
 static uint64_t ready_at(const struct join *join)
 {
-    uint64_t at = join->sub->channel->ready_at;
-    uint64_t until = join->snapshot ? snapshot_until(join->snapshot) : 0;
-    return at > until ? at : until;
+    uint64_t at = max64(join->sub->channel->ready_at, join->sub->from);
+    return join->snapshot ? max64(at, snapshot_until(join->snapshot)) : at;
 }
 
 /* The channels that the connection opened with, together. */

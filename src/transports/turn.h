@@ -23,6 +23,7 @@
 
 #define VISIT_BYTES (64u << 10) /* per connection and visit; always at least one event */
 #define VISIT_IOVS  64
+#define LINK_FDS    3 /* the inbox, the reader's page until it is mapped, the eventfd */
 
 /* The frames that a connection with one feed and this cursor gets; most connections of a feed share
  * one cursor, so it is put together once for all of them. */
@@ -75,15 +76,18 @@ struct worker {
     } place; /* the last worker_place(): those who are live all ask for the same */
     struct newest_position newest;
     struct reader *reader;
-    int event_fd;         /* as registered with the loop; -1 until greeted */
-    int64_t reconnect_ms; /* when to try the inbox again */
+    int event_fd;           /* as registered with the loop; -1 until greeted */
+    int64_t reconnect_ms;   /* when to try the inbox again */
+    int64_t detached_ms;    /* since when event_fd is -1 */
+    bool lacks_fds;         /* which is for lack of descriptors, and was said */
+    int link_fds[LINK_FDS]; /* held for the link, as far as it does not use them itself; or -1 */
     uint64_t last_question;
     struct list tell; /* channels whose interest is to be told */
     struct list asks; /* channels whose rows are to be asked for */
     uint64_t last_snapshot;
     size_t snapshot_bytes;
     bool log_down; /* the source's state in the log, at the frontier */
-    bool hung;     /* the source process's beat has stopped */
+    bool hung;     /* the source process's beat has stopped, or it cannot be reached */
     bool down;     /* log_down || hung: what streams are told */
     enum gap_reason down_reason;
     char kind[32], mode[32];
@@ -342,9 +346,14 @@ void intake_read(struct worker *w, int64_t budget_us); /* readable connections, 
 void intake_resume(struct worker *w);                  /* paused publishers, when there is room */
 
 /* ---- source_link.c: the connection to the source process ---- */
+void link_init(struct worker *w);
 void link_connect(struct worker *w);
 void link_process(struct worker *w);
 void link_check(struct worker *w); /* its beat, twice a second */
+/* Takes what the link will need to attach again out of clients' reach. False: descriptors are
+ * lacking, and nobody else may have one. */
+bool link_reserve(struct worker *w);
+void link_done(struct worker *w);
 
 /* Has any channel of the connection begun? */
 static inline bool has_begun(const struct conn *c)

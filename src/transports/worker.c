@@ -117,6 +117,7 @@ static int worker_init(struct worker *w, const struct worker_options *options)
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         list_init(lists[i]);
     application_init(w);
+    link_init(w);
     wheel_init(&w->wheel, w->now_ms);
     w->frontier = log_indexed(w->log);
     w->log_down = w->down = !log_up(w->log);
@@ -143,8 +144,7 @@ static void worker_done(struct worker *w)
     }
     publish_done(w);
     application_done(w);
-    reader_close(w->reader);
-    w->reader = NULL;
+    link_done(w);
     tell_source(w); /* frees what nobody wants any more */
     for (int f = 0; f < N_FORMATS; f++)
         feed_free(&w->arena, &w->control, f);

@@ -30,6 +30,9 @@ struct worker_options {
     struct counters *all;      /* every process's pages, n_all × COUNTERS_SIZE bytes apart */
     size_t n_all;
     unsigned index; /* 1-based */
+    /* What an operator should know, a log event of this worker; NULL: nobody listens. */
+    void (*warn)(void *arg, const char *event, const char *message);
+    void *arg;
 };
 
 /* Runs until drained, told to end or the supervisor is gone. SIGTERM is only a hint (a terminal and

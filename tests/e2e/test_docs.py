@@ -249,7 +249,7 @@ def arguments(text):
 
 def logged_events():
     """The event of every call that logs, where it is a literal."""
-    place = {"engine_log": 2, "fw_host_log": 2, "log_message": 4, "logline_begin": 5}
+    place = {"engine_log": 2, "fw_host_log": 2, "log_message": 4, "logline_begin": 5, "warn": 1}
     found = set()
     for path in glob.glob(ROOT + "/src/**/*.c", recursive=True):
         text = read(path)

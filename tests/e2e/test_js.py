@@ -531,6 +531,44 @@ def test_a_snapshot_that_may_come_later(t):
     equal(node.run("states"), ["live"])
 
 
+def test_a_slower_server_after_rows(t):
+    """Whose replay for the others has events that the newcomer's rows contain."""
+    node = Node(t)
+    node.run("""void (globalThis.asked = [], globalThis.head = 2, globalThis.seen = [],
+        globalThis.Scripted = class {
+            constructor() {
+                globalThis.tell = m =>
+                    queueMicrotask(() => this.onmessage({ data: JSON.stringify(m) }));
+                const event = n => tell({ type: "message", channel: "a", id: "" + n, data: n });
+                tell({ type: "welcome", client: "c", heartbeat: 25 });
+                this.send = text => {
+                    const { type, channel, ref, since, snapshot } = JSON.parse(text);
+                    if (type === "unsubscribe" && asked.at(-1) === "rows") {
+                        head = 2; // of the other server
+                        tell({ type: "closing", retry_ms: 0 });
+                        return queueMicrotask(() => this.onclose({}));
+                    }
+                    if (type === "unsubscribe") return tell({ type: "unsubscribed", channel });
+                    asked.push(snapshot ? "rows" : since ?? "now");
+                    if (snapshot) tell({ type: "snapshot", channel, data: { upto: head = 4 } });
+                    head = Math.max(head, since ?? 0); // it waits until it is there
+                    if (since < 3 && head >= 3) event(3);
+                    tell({ type: "ready", channel, id: "" + head, ref });
+                };
+            }
+            close() {} })""")
+    start(node, "http://nowhere.example/", "{ WebSocket: Scripted }")
+    subscribe(node, "a")
+    settled(node)
+    subscribe(node, "a", """snapshot: true, onload: rows => seen.push(rows[0].upto),
+                            onmessage: e => seen.push(e.data)""", name="late")
+    node.eventually("late.id === '4' && sub.id === '4' && log.length > 0")
+    node.run("""tell({ type: "message", channel: "a", id: "5", data: 5 })""")
+    sees(node, 3, 5)
+    equal(node.run("seen"), [4, 5])
+    equal(node.run("asked"), ["now", "rows", "2", "4", "2"])
+
+
 def test_source_dies(t):
     server = t.server(exits_expected=True)
     node = client_of(t, server)

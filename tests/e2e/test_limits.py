@@ -1,5 +1,7 @@
 """Limits on connections and descriptors, and what many comings and goings leave behind."""
 import os
+import resource
+import signal
 import socket
 import struct
 
@@ -91,8 +93,67 @@ def test_out_of_descriptors(t):
     t.sse(server, "/sse/x").expect("ready")
 
 
+def crowd_out(server):
+    """Clients that say nothing, until the worker has no descriptor left for another."""
+    worker, clients = server.workers()[1], [Raw(server.address, timeout=10) for _ in range(FEW)]
+    eventually(lambda: n_descriptors(worker) == FEW, 5, "descriptors are used up")
+    return clients
+
+
+@case(timeout=60)
+def test_the_source_is_replaced_while_descriptors_lack(t):
+    """The worker has kept what it needs to attach to the new one."""
+    server = t.server("memory:", "--head-timeout", "60s", workers=1, max_files=FEW,
+                      exits_expected=True)
+    witness = t.ws(server, "/ws/x", protocol="fanwire.v1")
+    witness.until("ready")
+    clients = crowd_out(server)
+    worker, source = server.workers()[1], server.source_pid()
+    os.kill(source, signal.SIGKILL)
+    eventually(lambda: server.source_pid() not in (None, source), 10, "it is started again")
+    witness.say(type="subscribe", channel="y")
+    ready = witness.until("ready")[1]
+    equal(ready["channel"], "y")
+    witness.say(type="publish", channel="y", text="still here")
+    equal(witness.until("message")[1]["text"], "still here")
+    equal(n_descriptors(worker), FEW)
+    equal(Raw(server.address, timeout=10).response().status, 503)
+    for raw in clients:
+        raw.socket.close()
+    equal(server.workers()[1], worker)
+    equal(server.events(event="out-of-descriptors"), [])
+
+
+@case(timeout=60)
+def test_a_source_that_cannot_be_reached(t):
+    """Not even what was kept is of use, as the limit was lowered: clients are told, and the log."""
+    server = t.server(workers=1, exits_expected=True)
+    witness = t.ws(server, "/ws/x", protocol="fanwire.v1")
+    witness.until("ready")
+    worker, source = server.workers()[1], server.source_pid()
+    soft, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, hard))
+    os.kill(source, signal.SIGKILL)
+    line = server.wait_for_log(event="out-of-descriptors")
+    equal((line["level"], line["worker"]), ("warning", "1"))
+    assert "limit of open files is 3" in line["msg"], line
+
+    def is_hung(message):
+        return message["type"] == "down" and message["reason"] == "hung"
+    while not is_hung(witness.json()):
+        pass
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (soft, hard))
+    witness.until("up")
+    witness.say(type="subscribe", channel="y")
+    witness.until("ready")
+    newcomer = t.ws(server, "/ws/y", protocol="fanwire.v1")
+    newcomer.until("ready")
+    server.publish_ok("y", "again")
+    equal(newcomer.until("message")[1]["text"], "again")
+    equal(len(server.events(event="out-of-descriptors")), 1)
+
+
 def test_the_soft_limit_is_raised(t):
-    import resource
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     server = t.server(workers=1)
     for pid in [server.pid] + server.children():

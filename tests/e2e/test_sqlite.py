@@ -56,6 +56,28 @@ def test_rows_reach_everybody(t):
     equal(v1[0].of("gap"), [])
 
 
+def test_positions_of_a_server_that_was_quicker(t):
+    """`ready` is not before them: who resumes from there gets nothing that it has."""
+    server, _, database = start(t, workers=1)
+    insert(database, "a", "0")
+    sinces = range(1000, 20000, 1700)
+    clients = [t.ws(server, "/ws?channel=x", protocol="fanwire.v1") for _ in sinces]
+    for client, since in zip(clients, sinces):
+        stream = client.until("ready")[1]["id"].split(".")[0]
+        client.say(type="subscribe", channel="a", since="%s.%x.0" % (stream, since))
+    database.execute("begin")
+    database.executemany("insert into fanwire_outbox (channel, payload) values (?, ?)",
+                         (("a" if n % 500 == 0 else "y", str(n)) for n in range(2, 20002)))
+    database.execute("commit")
+    for client, since in zip(clients, sinces):
+        found, ready = client.until("ready")
+        assert int(ready["id"].split(".")[1], 16) >= since, (ready, since)
+        found = [m for m in found if m["type"] != "position"]
+        while not found or found[-1]["data"] < 20000:
+            found.append(client.until("message")[1])
+        equal([m["data"] for m in found], [n for n in range(500, 20001, 500) if n > since])
+
+
 def test_triggers(t):
     """fanwire sql sqlite --watch: the application's own statements are the events."""
     server, path, database = start(t)

@@ -1,5 +1,6 @@
 /* Rows that stand before a channel's events: who shares a query, what comes after the rows, losses
  * meanwhile, and large answers to slow readers. */
+#include "clock.h"
 #include "fake_source.h"
 #include "rig.h"
 
@@ -206,6 +207,45 @@ static void a_gap_meanwhile_is_asked_again(void **state)
     end(&rig, &probe);
 }
 
+/* Overwrites all that the log holds. */
+static void lap(uint64_t *at)
+{
+    enum { LEN = 16384 };
+    char text[LEN + 1];
+    memset(text, 'x', LEN);
+    text[LEN] = '\0';
+    for (uint64_t n = 0; n <= SIZE / LEN; n++)
+        fake_store("else", text, ++*at, 50);
+}
+
+/* The database is not asked without end where the log is too small for the query. */
+static void a_log_that_is_overwritten_meanwhile_is_a_refusal_in_the_end(void **state)
+{
+    struct rig rig = { 0 };
+    struct probe probe = { 0 };
+    uint64_t at = 0;
+    start_stored(&rig, &probe);
+    ask(&probe, "a", 1);
+    int64_t spoilt_ms = 0;
+    for (int i = 0; i < 3; i++) {
+        fake_expect("snapshot SELECT a");
+        assert_true(clock_monotonic_ms() - spoilt_ms >= 20);
+        lap(&at);
+        spoilt_ms = clock_monotonic_ms();
+        answer(0);
+    }
+    probe_expect(&probe, "rows 1 overloaded");
+    assert_true(rig_has_line(&rig, "snapshot-failed: the rows of channel a: the log is overwritten "
+                                   "while the query runs; make the log larger (--retain)"));
+    ask(&probe, "a", 2);
+    fake_expect("snapshot SELECT a");
+    assert_true(clock_monotonic_ms() - spoilt_ms >= 90);
+    answer(0);
+    probe_expect(&probe, "rows 2 ok");
+    fake_expect_nothing();
+    end(&rig, &probe);
+}
+
 static void refusals_are_told_and_logged(void **state)
 {
     struct rig rig = { 0 };
@@ -331,6 +371,7 @@ int main(void)
         cmocka_unit_test(who_asks_meanwhile_shares_the_answer),
         cmocka_unit_test(a_lost_stream_is_asked_again),
         cmocka_unit_test(a_gap_meanwhile_is_asked_again),
+        cmocka_unit_test(a_log_that_is_overwritten_meanwhile_is_a_refusal_in_the_end),
         cmocka_unit_test(refusals_are_told_and_logged),
         cmocka_unit_test(without_a_source_that_tells_everything_since_the_question_comes),
         cmocka_unit_test(large_answers_come_whole),

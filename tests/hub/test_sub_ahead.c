@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#define RETAIN (1u << 20)
+#define RETAIN (4u << 20)
 
 static struct fw_hub *open_stored(int ahead_ms)
 {
@@ -65,6 +65,29 @@ static void what_came_after_it_is_returned(void **state)
         fake_store("a", at == 5 ? "5" : "had", at, 50);
     next_message(sub, "a", "5");
     next_step(sub, FW_READY, "a");
+    nothing_next(sub);
+    fw_sub_close(sub);
+    fw_hub_close(hub);
+}
+
+/* The log has come to it and beyond while the subscription has not: until it is there, no place is
+ * named that would repeat what it had. */
+static void it_is_not_sent_back_to_before_it(void **state)
+{
+    enum { HAD = 4500, X = 4300, END = 4520 };
+    struct fw_hub *hub = open_stored(10 * PATIENCE_MS);
+    struct fw_sub *sub = open_ahead(hub, "p7.1194.0"); /* HAD */
+    char place[FW_POSITION_MAX + 1];
+    nothing_next(sub);
+    for (uint64_t at = 3; at <= END; at++)
+        fake_store(at == X ? "x" : "a", at > HAD ? "new" : "had", at, 50);
+    next_message(sub, "x", "had"); /* on the way */
+    assert_int_equal(fw_sub_position(sub, place, sizeof(place)), -EAGAIN);
+    assert_string_equal(next_step(sub, FW_READY, "a")->id, "p7.1194.0");
+    assert_int_equal(fw_sub_position(sub, place, sizeof(place)), 0);
+    assert_string_equal(place, "p7.1194.0");
+    for (uint64_t at = HAD + 1; at <= END; at++)
+        next_message(sub, "a", "new");
     nothing_next(sub);
     fw_sub_close(sub);
     fw_hub_close(hub);
@@ -164,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_waits_until_the_log_is_there),
         cmocka_unit_test(what_came_after_it_is_returned),
+        cmocka_unit_test(it_is_not_sent_back_to_before_it),
         cmocka_unit_test(one_that_never_comes_is_a_gap),
         cmocka_unit_test(the_descriptor_shows_that_the_time_is_over),
         cmocka_unit_test(while_the_source_is_down_the_time_does_not_run),

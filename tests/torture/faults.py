@@ -71,6 +71,7 @@ class Hands:
         self.done = []  # (time, text)
         self.counts = Counter()
         self._heals = []  # heap of (when, n, function)
+        self._limits = {}  # pid: its limit of descriptors before it was lowered
         self._n = 0
 
     def run(self, tell):
@@ -176,10 +177,15 @@ class Hands:
     def _no_descriptors(self, host, fault):
         """The worker may open hardly any more."""
         pid = self._pid(host, "worker", fault.dice)
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # Where one such fault overlaps another, the limit of now is not the one to go back to.
+        first = self._limits.setdefault(pid, resource.prlimit(pid, resource.RLIMIT_NOFILE))
         few = max(int(fd) for fd in os.listdir("/proc/%d/fd" % pid)) + 1 + int(fault.dice * 3)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
-        return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, first[1]))
+
+        def heal():
+            self._limits.pop(pid, None)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, first)
+        return heal
 
     def _kill_publisher(self, host, fault):
         names = self._crew.names
